@@ -1,0 +1,57 @@
+"""Coordinate ascent over complete plans: change one rate at a time, keep what is better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import Agent, Recorder, play
+
+STEPS = (0.2, 0.1, 0.05, 0.025)  # the sizes of a change, one after the other
+KICK = 0.25  # standard deviation of the change that starts the climb anew from the best plan
+
+
+class CoordinateAscent(Agent):
+    """Climbs from the best uniform rate, then again from the best plan with every rate changed a little."""
+
+    def search(self, env: Recorder, seed: int, out: Path | None) -> None:
+        """Climb until the evaluations are used."""
+        rng = np.random.default_rng(seed)
+        env.reset(seed=seed)
+        best_rates = np.full(env.decisions, env.inner.reference.uniform_rate)
+        start, best = best_rates, -np.inf
+        while env.remaining > 0:
+            rates, total = _climb(env, start, rng)
+            if total > best:
+                best_rates, best = rates, total
+            start = np.clip(best_rates + rng.normal(0, KICK, env.decisions), 0, env.max_rate)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Step sizes and the size of a kick."""
+        return {"steps": list(STEPS), "kick": KICK}
+
+
+def _climb(env: Recorder, start: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
+    rates, total = start, play(env, start.tolist())
+    if total is None:
+        return rates, -np.inf
+    for size in STEPS:
+        improved = True
+        while improved:
+            improved = False
+            for index in rng.permutation(len(rates)):
+                for change in rng.permutation([-size, size]):
+                    changed = rates.copy()
+                    changed[index] = np.clip(rates[index] + change, 0, env.max_rate)
+                    if changed[index] == rates[index]:
+                        continue
+                    value = play(env, changed.tolist())
+                    if value is None:
+                        return rates, total
+                    if value > total:
+                        rates, total, improved = changed, value, True
+                        break
+    return rates, total

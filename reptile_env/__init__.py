@@ -1,0 +1,52 @@
+"""Model compression as a Gymnasium environment.
+
+Importing registers the environment ids and nothing more: torch is loaded when the first environment is made.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+from reptile_env.compression.plan import Plan
+from reptile_env.tasks.registry import make_task
+from reptile_env.tasks.registry import tasks as _list_tasks
+
+if TYPE_CHECKING:
+    from reptile_env.explaining import explain
+    from reptile_env.saving import Compressed, compress, load
+    from reptile_env.tasks.task import Task
+
+__version__ = "0.1.0"
+__all__ = ["Compressed", "Plan", "Task", "compress", "explain", "load", "make_task", "tasks"]
+
+# The folder tasks/ stays importable; the public name `reptile_env.tasks` is the function that lists them.
+tasks = _list_tasks
+
+_LAZY = {
+    "Compressed": "reptile_env.saving",
+    "Task": "reptile_env.tasks.task",
+    "compress": "reptile_env.saving",
+    "explain": "reptile_env.explaining",
+    "load": "reptile_env.saving",
+}
+
+_IDS: dict[str, dict[str, Any]] = {
+    "ReptilePrune-v0": {},
+    "ReptilePruneDiscrete-v0": {"action": "discrete"},
+}
+
+for _id, _kwargs in _IDS.items():
+    gym.register(_id, entry_point="reptile_env.env:ReptilePruneEnv", kwargs=_kwargs)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'reptile_env' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,100 @@
+"""Cutting a network to a plan: really smaller tensors, or the same tensors with the removed channels zeroed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from reptile_env.compression.plan import Plan
+
+if TYPE_CHECKING:
+    from reptile_env.compression.groups import Axis, Structure
+
+
+def kept_positions(axis: Axis, structure: Structure, plan: Plan) -> NDArray[np.int64]:
+    """Positions along `axis` that `plan` keeps, ascending."""
+    keep = axis.group < 0
+    for index in np.unique(axis.group[axis.group >= 0]):
+        kept = np.zeros(structure.groups[index].size, dtype=bool)
+        kept[list(plan.keep[index])] = True
+        mine = axis.group == index
+        keep[mine] = kept[axis.channel[mine]]
+    return np.flatnonzero(keep)
+
+
+def cut(state: Mapping[str, Tensor], structure: Structure, plan: Plan) -> dict[str, Tensor]:
+    """The tensors that `plan` shrinks, shrunk; tensors that it leaves whole are not in the result.
+
+    Args:
+        state: dense parameters and buffers by name.
+        structure: groups of the network.
+        plan: what to keep.
+    """
+    shrunk: dict[str, Tensor] = {}
+    for (name, dim), axis in structure.axes.items():
+        positions = kept_positions(axis, structure, plan)
+        if len(positions) < len(axis.group):
+            shrunk[name] = shrunk.get(name, state[name]).index_select(dim, torch.from_numpy(positions))
+    return shrunk
+
+
+def zeroed(state: Mapping[str, Tensor], structure: Structure, plan: Plan) -> dict[str, Tensor]:
+    """As `cut`, but every removed position is set to zero instead: the reference that the cut network must equal."""
+    masked: dict[str, Tensor] = {}
+    for (name, dim), axis in structure.axes.items():
+        positions = kept_positions(axis, structure, plan)
+        if len(positions) < len(axis.group):
+            mask = torch.zeros(len(axis.group), dtype=state[name].dtype)
+            mask[torch.from_numpy(positions)] = 1
+            shape = [1] * state[name].dim()
+            shape[dim] = -1
+            masked[name] = masked.get(name, state[name]) * mask.view(shape)
+    return masked
+
+
+def install(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put tensors into `model` by name and let its layers' attributes (channels, features, groups) follow.
+
+    Raises:
+        KeyError: a name that is no parameter or buffer of `model`.
+    """
+    touched = {}
+    for name, tensor in tensors.items():
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        if leaf in module._parameters:
+            module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+        elif leaf in module._buffers:
+            module._buffers[leaf] = tensor
+        else:
+            raise KeyError(f"{name} is no parameter or buffer of the network")
+        touched[path] = module
+    for module in touched.values():
+        _follow(module)
+
+
+def _follow(module: nn.Module) -> None:
+    """Attributes of a layer from the shapes of its tensors."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        if module.groups > 1 and module.groups == module.in_channels:  # depthwise: one filter a channel
+            module.groups = module.in_channels = module.out_channels = module.weight.shape[0]
+        elif module.transposed:
+            module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+        else:
+            module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)):
+        kept = weight if weight is not None else module.running_mean
+        if kept is not None:
+            module.num_features = len(kept)
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(module.weight)

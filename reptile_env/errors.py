@@ -1,0 +1,14 @@
+"""Messages that tell the mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def unknown(what: str, given: object, known: Iterable[str]) -> ValueError:
+    """A ``ValueError`` that names the known choices and the nearest to what was given."""
+    names = list(known)
+    message = f"unknown {what} {given!r}; known: {', '.join(names)}"
+    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    return ValueError(f"{message}; did you mean {near[0]!r}?" if near else message)

@@ -1,0 +1,1 @@
+"""Evaluators: a plan goes in, a measurement comes out."""

@@ -1,0 +1,66 @@
+"""What an environment asks of an evaluator, and where evaluators are looked up. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Protocol
+
+from reptile_env.compression.cost import CostModel
+from reptile_env.compression.plan import Plan
+from reptile_env.errors import unknown
+from reptile_env.evaluation.measurement import Measurement
+from reptile_env.evaluation.settings import Settings
+
+
+class Evaluator(Protocol):
+    """Plans go in, measurements come out. One evaluator serves every environment of a process with the same settings.
+
+    Attributes:
+        name: the task's name.
+        settings: what its measurements depend on beside task and plan.
+        group_names: groups in network order.
+        sizes: dense channels of each group.
+        features: for each group its static description (see `observations.GROUP_FEATURES`).
+        costs: the cost model.
+        dense: the plan that keeps everything.
+        higher_is_better: direction of the metric.
+        metric_name: name of the metric.
+        w: the task's weight of the metric in the utility, or None.
+    """
+
+    name: str
+    settings: Settings
+    group_names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    features: tuple[dict[str, Any], ...]
+    costs: CostModel
+    dense: Plan
+    higher_is_better: bool
+    metric_name: str
+    w: float | None
+
+    def cut(self, plan: Plan, group: int, count: int) -> Plan:
+        """`plan` with the `count` least important of the group's remaining channels removed."""
+
+    def measure(self, plan: Plan) -> Measurement:
+        """What the network compressed to `plan` measures on the validation split."""
+
+    def sensitivity(self) -> tuple[float, ...]:
+        """For each group the rise of the calibration loss when the group alone is halved."""
+
+
+# name -> "module:function" of (task, settings) -> Evaluator
+EVALUATORS: dict[str, str] = {"live": "reptile_env.evaluation.live:live_evaluator"}
+
+
+def make_evaluator(evaluator: str, task: Any, settings: Settings) -> Evaluator:
+    """The evaluator `evaluator` of a task given by name or as a `Task`.
+
+    Raises:
+        ValueError: unknown evaluator or task.
+    """
+    if evaluator not in EVALUATORS:
+        raise unknown("evaluator", evaluator, EVALUATORS)
+    module, function = EVALUATORS[evaluator].split(":")
+    made: Evaluator = getattr(importlib.import_module(module), function)(task, settings)
+    return made

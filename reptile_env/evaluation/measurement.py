@@ -1,0 +1,34 @@
+"""What a plan yields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What the compressed network measures on one split.
+
+    Attributes:
+        metric: the task's metric.
+        loss: the task's loss.
+        params: parameters, shared ones once.
+        macs: multiply-accumulates an example.
+        bytes: tensor bytes of the saved network, parameters and buffers.
+        sparsity: for each group the removed fraction, in [0, 1).
+        train_loss: loss on the calibration examples; None unless the settings ask for it.
+        seconds: what the live measurement took; left out of comparisons.
+    """
+
+    metric: float
+    loss: float
+    params: int
+    macs: int
+    bytes: int
+    sparsity: tuple[float, ...]
+    train_loss: float | None = None
+    seconds: float = field(default=0.0, compare=False)
+
+    def cost(self, name: str) -> int:
+        """One cost by name: ``params``, ``macs`` or ``bytes``."""
+        return int(getattr(self, name))

@@ -1,0 +1,104 @@
+"""What returns are measured against: the dense network and the best uniform rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reptile_env.compression.plan import Plan, removal_count
+from reptile_env.evaluation.base import Evaluator
+from reptile_env.evaluation.measurement import Measurement
+from reptile_env.rewards import quality, utility
+
+UNIFORM_STEP = 0.05
+# Where a task brings no w: the largest of these at which the best uniform rate gains at least MARGIN of utility.
+W_CHOICES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+MARGIN = 0.02
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The scale of a task's utility under one cost.
+
+    Attributes:
+        cost: ``params``, ``macs`` or ``bytes``.
+        w: weight of the metric in the utility.
+        dense: measurement of the dense network.
+        uniform_rate: the best uniform rate.
+        uniform_plan: its plan.
+        scale: its utility minus the dense network's, positive.
+        higher_is_better: direction of the metric.
+    """
+
+    cost: str
+    w: float
+    dense: Measurement
+    uniform_rate: float
+    uniform_plan: Plan
+    scale: float
+    higher_is_better: bool
+
+    def quality(self, measurement: Measurement) -> float:
+        """The metric relative to the dense network's, higher is better."""
+        return quality(measurement.metric, self.dense.metric, self.higher_is_better)
+
+    def utility(self, measurement: Measurement) -> float:
+        """Utility of a measurement; ``w`` for the dense network."""
+        return utility(self.w, self.quality(measurement), measurement.cost(self.cost) / self.dense.cost(self.cost))
+
+    def return_of(self, measurement: Measurement) -> float:
+        """Utility above dense, scaled: 0 for the dense network, 1 for the best uniform rate."""
+        return (self.utility(measurement) - self.utility(self.dense)) / self.scale
+
+
+def uniform_plan(evaluator: Evaluator, rate: float) -> Plan:
+    """The plan that removes `rate` of every group."""
+    plan = evaluator.dense
+    for group, size in enumerate(evaluator.sizes):
+        plan = evaluator.cut(plan, group, removal_count(size, rate))
+    return plan
+
+
+def uniform_rates(max_rate: float) -> list[float]:
+    """The rates of the uniform sweep: multiples of 0.05 up to `max_rate`."""
+    steps = int(max_rate / UNIFORM_STEP + 1e-9)
+    return [round(UNIFORM_STEP * k, 10) for k in range(1, steps + 1)] or [max_rate]
+
+
+def make_reference(evaluator: Evaluator, cost: str, max_rate: float, w: float | None) -> Reference:
+    """Measure the uniform sweep (kept in the evaluator's memo) and derive the scale from it.
+
+    Args:
+        evaluator: measures the plans.
+        cost: which cost the utility weighs.
+        max_rate: largest rate of one decision; the sweep goes up to it.
+        w: weight of the metric; None takes the task's own, else chooses one from the sweep.
+
+    Raises:
+        ValueError: `w` outside (0, 1), a dense metric that is not positive, or no uniform rate that gains.
+    """
+    if w is not None and not 0 < w < 1:
+        raise ValueError(f"w={w} is outside (0, 1); it weighs the metric against the cost")
+    dense = evaluator.measure(evaluator.dense)
+    if not dense.metric > 0:
+        raise ValueError(f"task {evaluator.name!r}: the dense network's metric is {dense.metric}; a positive one is needed")
+    rates = uniform_rates(max_rate)
+    plans = [uniform_plan(evaluator, rate) for rate in rates]
+    measured = [evaluator.measure(plan) for plan in plans]
+    better = evaluator.higher_is_better
+    gains_of_quality = np.array([quality(m.metric, dense.metric, better) - 1 for m in measured])
+    savings = np.array([1 - m.cost(cost) / dense.cost(cost) for m in measured])
+    given = w if w is not None else evaluator.w
+    for chosen in W_CHOICES if given is None else (given,):
+        gains = chosen * gains_of_quality + (1 - chosen) * savings
+        best = int(np.argmax(gains))
+        if gains[best] > (MARGIN if given is None else 0):
+            draft = Reference(cost, chosen, dense, rates[best], plans[best], 1.0, better)
+            # The same arithmetic as in return_of, so that the best uniform rate returns exactly 1.
+            scale = draft.utility(measured[best]) - draft.utility(dense)
+            return Reference(cost, chosen, dense, rates[best], plans[best], scale, better)
+    raise ValueError(
+        f"task {evaluator.name!r}: with w={given} no uniform rate is worth its loss of {evaluator.metric_name}, so returns "
+        "have no scale; lower w=, or use a recovery= that wins more back"
+    )

@@ -1,0 +1,126 @@
+"""Observations: what an agent sees, always float32 in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reptile_env.errors import unknown
+from reptile_env.evaluation.base import Evaluator
+
+KINDS = ("conv", "depthwise", "linear", "recurrent", "attention", "other")
+
+
+class View(NamedTuple):
+    """Where an episode stands, as observations see it.
+
+    Attributes:
+        evaluator: gives groups and their static description.
+        widths: kept channels of each group.
+        group: index of the group to decide on next.
+        quality: last measured metric relative to dense, higher is better.
+        relative_cost: cost of the plan relative to dense.
+        progress: decisions made, as a fraction of the episode.
+        budget_left: how far the cost is above the cap, relative to dense; 0 without a cap.
+        previous_rate: rate carried out by the last decision.
+    """
+
+    evaluator: Evaluator
+    widths: tuple[int, ...]
+    group: int
+    quality: float
+    relative_cost: float
+    progress: float
+    budget_left: float
+    previous_rate: float
+
+
+def network(view: View) -> NDArray[np.float32]:
+    """Sparsity of every group, one-hot of the current group, metric, cost, progress, budget left.
+
+    Length ``2 * groups + 4``.
+    """
+    groups = len(view.widths)
+    out = np.zeros(2 * groups + 4, dtype=np.float32)
+    out[:groups] = 1 - np.array(view.widths) / np.array(view.evaluator.sizes)
+    out[groups + view.group] = 1
+    out[-4:] = view.quality, view.relative_cost, view.progress, view.budget_left
+    return np.clip(out, 0, 1, out=out)
+
+
+# What observation "group" holds after the one-hot of the kind of the current group, in this order.
+GROUP_FEATURES = (
+    "depth",
+    "inputs",
+    "outputs",
+    "kernel",
+    "stride",
+    "share of params",
+    "share of macs",
+    "share removed",
+    "share ahead",
+    "sensitivity",
+    "sparsity",
+    "previous rate",
+    "metric",
+    "cost",
+    "progress",
+    "budget left",
+)
+
+
+def group(view: View) -> NDArray[np.float32]:
+    """Kind (one-hot) and `GROUP_FEATURES` of the current group; the same length whatever the network.
+
+    Channels enter as log2(n) / 12, kernel and stride as 1 - 1 / n, a rise d of the calibration loss as d / (1 + d).
+    """
+    index, features = view.group, view.evaluator.features
+    here = features[index]
+    ahead = sum(f["macs"] for f in features[index + 1 :]) / max(sum(f["macs"] for f in features), 1e-12)
+    rise = max(view.evaluator.sensitivity()[index], 0.0)
+    kind = [float(here["kind"] == known) for known in KINDS]
+    values = [
+        index / max(len(features) - 1, 1),
+        math.log2(here["in"] + 1) / 12,
+        math.log2(here["out"] + 1) / 12,
+        1 - 1 / here["kernel"],
+        1 - 1 / here["stride"],
+        here["params"],
+        here["macs"],
+        1 - view.relative_cost,
+        ahead,
+        rise / (1 + rise),
+        1 - view.widths[index] / view.evaluator.sizes[index],
+        view.previous_rate,
+        view.quality,
+        view.relative_cost,
+        view.progress,
+        view.budget_left,
+    ]
+    return np.clip(np.array(kind + values, dtype=np.float32), 0, 1)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A named observation: its function and its length for a number of groups."""
+
+    observe: Callable[[View], NDArray[np.float32]]
+    length: Callable[[int], int]
+
+
+OBSERVATIONS: dict[str, Observation] = {
+    "network": Observation(network, lambda groups: 2 * groups + 4),
+    "group": Observation(group, lambda groups: len(KINDS) + len(GROUP_FEATURES)),
+}
+
+
+def resolve(name: str) -> Observation:
+    """An observation by name; an unknown one answers with the known ones and the nearest."""
+    if name not in OBSERVATIONS:
+        raise unknown("observation", name, OBSERVATIONS)
+    return OBSERVATIONS[name]

@@ -1,0 +1,146 @@
+"""A task: what is compressed."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reptile_env.tasks.metrics import Score, as_number, resolve_loss, resolve_metric
+from reptile_env.tasks.splits import Split, as_split, call
+
+_unnamed = itertools.count()
+
+
+class Task:
+    """A trained network, its data, its metric and its loss. It knows nothing of compression.
+
+    The network is copied, put in evaluation mode and frozen: what happens later to yours changes nothing here.
+
+    Args:
+        model: a trained network.
+        train: examples for recovery, calibration and sensitivity: ``(inputs, targets)`` tensors, a Dataset or a
+            DataLoader. Inputs may be a tensor, a tuple of tensors (``model(*inputs)``) or a dict (``model(**inputs)``).
+        valid: examples for rewards and observations; not used to train the network.
+        test: examples for reports, read by one function alone; optional.
+        metric: ``"accuracy"``, ``"mse"``, ``"mae"`` or a callable ``(outputs, targets) -> number``, given the outputs of a
+            whole split.
+        loss: ``"cross_entropy"``, ``"mse"``, ``"mae"``, ``"bce_with_logits"`` or such a callable.
+        name: shown in reports; generated when left out.
+        family: kind of network, shown in lists.
+        higher_is_better: direction of a callable metric (default True).
+        w: weight of the metric in the utility, in (0, 1); chosen from the uniform sweep when left out.
+
+    Raises:
+        TypeError: `model`, data, metric or loss of the wrong type.
+        ValueError: NaN or infinite weights, an empty split, splits that share examples, outputs that the metric or
+            loss cannot score, `w` outside (0, 1).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Any,
+        valid: Any,
+        test: Any = None,
+        metric: str | Score = "accuracy",
+        loss: str | Score = "cross_entropy",
+        *,
+        name: str | None = None,
+        family: str = "user",
+        higher_is_better: bool | None = None,
+        w: float | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        self.name = name or f"user-task-{next(_unnamed)}"
+        for key, tensor in model.state_dict().items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise ValueError(f"task {self.name!r}: {key} holds NaN or infinity; train or load the network again")
+        if w is not None and not 0 < w < 1:
+            raise ValueError(f"w={w} is outside (0, 1); it weighs the metric against the cost")
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.train = as_split(train, "train")
+        self.valid = as_split(valid, "valid")
+        self._test = None if test is None else as_split(test, "test")
+        self.metric_name, self.metric, self.higher_is_better = resolve_metric(metric, higher_is_better)
+        self.loss = resolve_loss(loss)
+        self.family = family
+        self.w = w
+        self.registered = False
+        self._check_overlap()
+        self.score(self._probe(), self.valid[:2])
+
+    @property
+    def has_test(self) -> bool:
+        """Whether a test split was given."""
+        return self._test is not None
+
+    def test_split(self) -> Split:
+        """The test split: for reports alone, never for a reward, an observation or a choice.
+
+        Raises:
+            ValueError: the task was made without one.
+        """
+        if self._test is None:
+            raise ValueError(f"task {self.name!r} has no test split; give Task(..., test=...)")
+        return self._test
+
+    def score(self, outputs: Any, split: Split) -> tuple[float, float]:
+        """Metric and loss of the outputs of a whole split.
+
+        Raises:
+            ValueError: the metric or loss did not return one finite number.
+        """
+        with torch.no_grad():
+            metric = as_number(self.metric(outputs, split.targets), f"metric {self.metric_name!r}")
+            return metric, as_number(self.loss(outputs, split.targets), "loss")
+
+    def _probe(self) -> Any:
+        with torch.no_grad():
+            try:
+                return call(self.model, self.valid[:2].inputs)
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                raise ValueError(f"task {self.name!r}: the network does not run on the first examples of valid: {error}") from error
+
+    def _check_overlap(self) -> None:
+        splits = {"train": self.train, "valid": self.valid} | ({"test": self._test} if self._test is not None else {})
+        seen = {name: split.fingerprints() for name, split in splits.items()}
+        for first, second in itertools.combinations(seen, 2):
+            shared = len(seen[first] & seen[second])
+            if shared > 0.01 * min(len(splits[first]), len(splits[second])):
+                raise ValueError(
+                    f"task {self.name!r}: {first} and {second} share {shared} examples; split the data so that they are disjoint"
+                )
+            if shared:
+                warnings.warn(f"task {self.name!r}: {first} and {second} share {shared} examples", stacklevel=3)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+        return self
+
+    def __reduce__(self) -> Any:
+        if self.registered:
+            from reptile_env.tasks.registry import make_task
+
+            return make_task, (self.name,)
+        return super().__reduce__()
+
+    def __repr__(self) -> str:
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return f"Task({self.name!r}, {type(self.model).__name__}, {parameters:,} params, {len(self.valid)} validation examples)"
+
+
+def concatenate(outputs: list[Any]) -> Any:
+    """Outputs of consecutive batches as those of one batch: tensors, or tuples or dicts of tensors."""
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        return torch.cat(outputs)
+    if isinstance(first, dict):
+        return {key: concatenate([o[key] for o in outputs]) for key in first}
+    if isinstance(first, (tuple, list)):
+        return tuple(concatenate([o[i] for o in outputs]) for i in range(len(first)))
+    raise ValueError(f"the network returned {type(first).__name__}; it must return tensors, or tuples or dicts of tensors")
