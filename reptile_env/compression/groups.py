@@ -6,6 +6,7 @@ then on a plan is cut with index maps alone.
 
 from __future__ import annotations
 
+import collections
 import copy
 import itertools
 import warnings
@@ -112,15 +113,15 @@ def find_groups(model: nn.Module, example: Split) -> Structure:
             size = _tensors(model)[tensor].shape[dim]
             owned.setdefault((tensor, dim), np.full(size, -1))[positions] = len(accepted)
         accepted.append(candidate)
-    if not accepted:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or "no convolution or linear layer was found"
-        raise ValueError(f"nothing can be cut in this network: {reasons}")
     structure = _structure(model, accepted)
     touched = {tensor.rpartition(".")[0] for tensor, _ in structure.axes}
     for name, module in model.named_modules():
         has_weights = next(module.parameters(recurse=False), None) is not None
         if has_weights and name not in skipped and name not in touched:
             skipped[name] = f"{type(module).__name__} is not part of any prunable group"
+    if not accepted:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or "no convolution or linear layer was found"
+        raise ValueError(f"nothing can be cut in this network: {reasons}")
     structure.skipped = skipped
     return structure
 
@@ -151,15 +152,21 @@ def _execution_order(model: nn.Module, inputs: Inputs) -> dict[str, int]:
 def _candidates(model: nn.Module, inputs: Inputs, order: dict[str, int]) -> Iterator[_Candidate]:
     traced = copy.deepcopy(model).requires_grad_(True)
     names = {module: name for name, module in traced.named_modules()}
+    owners = collections.Counter(p for module in traced.modules() for p in set(module.parameters(recurse=False)))
+    tied = {parameter for parameter, count in owners.items() if count > 1}
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph().build_dependency(traced, inputs, forward_fn=call, verbose=False)
         for found in graph.get_all_groups(root_module_types=[*CONVS, nn.Linear]):
-            yield _candidate(found, graph, names, order)
+            yield _candidate(found, graph, names, order, tied)
 
 
 def _candidate(
-    found: torch_pruning.Group, graph: torch_pruning.DependencyGraph, names: dict[nn.Module, str], order: dict[str, int]
+    found: torch_pruning.Group,
+    graph: torch_pruning.DependencyGraph,
+    names: dict[nn.Module, str],
+    order: dict[str, int],
+    tied: set[nn.Parameter],
 ) -> _Candidate:
     slots: list[tuple[str, int, NDArray[np.int64], NDArray[np.int64]]] = []
     producers: list[str] = []
@@ -178,12 +185,15 @@ def _candidate(
         if name is None:  # concatenation, reshape, element-wise: no tensor of their own
             continue
         outwards = graph.is_out_channel_pruning_fn(item.dep.handler)
+        if isinstance(module, (*CONVS, nn.Linear)):
+            (producers if outwards else consumers).append(name)
         dims = _slots(module, outwards)
         if dims is None:
             reason = reason or f"{name} ({type(module).__name__}) can't follow its cut"
             continue
-        if isinstance(module, (*CONVS, nn.Linear)):
-            (producers if outwards else consumers).append(name)
+        if tied & set(module.parameters(recurse=False)):
+            reason = reason or f"{name} shares a tensor with another layer"
+            continue
         positions, channels = np.asarray(item.idxs), np.asarray(item.root_idxs)
         if None in item.root_idxs or (channels < 0).any() or (channels >= size).any():
             reason = reason or f"its channels can't be followed into {name}"
@@ -202,7 +212,7 @@ def _slots(module: nn.Module, outwards: bool) -> list[tuple[str, int]] | None:
         return [(n, getattr(module, n).dim() - 1 if last else 0) for n in vectors if getattr(module, n).numel() > 1]
     if isinstance(module, (*CONVS, nn.Linear)):
         groups = getattr(module, "groups", 1)
-        if groups > 1 and not groups == module.in_channels == module.out_channels:
+        if groups > 1 and not prune.is_depthwise(module):
             return None
         bias = [("bias", 0)] if module.bias is not None else []
         if groups > 1:

@@ -57,8 +57,18 @@ def zeroed(state: Mapping[str, Tensor], structure: Structure, plan: Plan) -> dic
     return masked
 
 
-def install(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def is_depthwise(layer: nn.Module) -> bool:
+    """Whether a layer of the dense network has one filter a channel."""
+    return isinstance(layer, nn.modules.conv._ConvNd) and 1 < layer.groups == layer.in_channels == layer.out_channels
+
+
+def install(model: nn.Module, tensors: Mapping[str, Tensor], dense: nn.Module | None = None) -> None:
     """Put tensors into `model` by name and let its layers' attributes (channels, features, groups) follow.
+
+    Args:
+        model: the network to change.
+        tensors: parameters and buffers by name.
+        dense: the dense network, where `model` may be cut already: a depthwise layer cut to one channel looks like any other.
 
     Raises:
         KeyError: a name that is no parameter or buffer of `model`.
@@ -74,17 +84,17 @@ def install(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         else:
             raise KeyError(f"{name} is no parameter or buffer of the network")
         touched[path] = module
-    for module in touched.values():
-        _follow(module)
+    for path, module in touched.items():
+        _follow(module, module if dense is None else dense.get_submodule(path))
 
 
-def _follow(module: nn.Module) -> None:
-    """Attributes of a layer from the shapes of its tensors."""
+def _follow(module: nn.Module, dense: nn.Module) -> None:
+    """Attributes of a layer from the shapes of its tensors and the kind of layer that it is in the dense network."""
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.modules.conv._ConvNd):
-        if module.groups > 1 and module.groups == module.in_channels:  # depthwise: one filter a channel
+        if is_depthwise(dense):
             module.groups = module.in_channels = module.out_channels = module.weight.shape[0]
         elif module.transposed:
             module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups

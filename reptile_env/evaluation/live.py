@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 import time
-import weakref
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,6 @@ from reptile_env.tasks.splits import Split, call
 from reptile_env.tasks.task import Task, concatenate
 
 BATCH_SIZE = 256
-_made: weakref.WeakKeyDictionary[Task, dict[Settings, LiveEvaluator]] = weakref.WeakKeyDictionary()
-_structures: weakref.WeakKeyDictionary[Task, Structure] = weakref.WeakKeyDictionary()
 
 
 def live_evaluator(task: str | Task, settings: Settings) -> LiveEvaluator:
@@ -34,17 +31,18 @@ def live_evaluator(task: str | Task, settings: Settings) -> LiveEvaluator:
         task = make_task(task)
     if not isinstance(task, Task):
         raise TypeError(f"task must be a name, a reptile_env.Task or a list of either, got {type(task).__name__}")
-    made = _made.setdefault(task, {})
-    if settings not in made:
-        made[settings] = LiveEvaluator(task, settings)
-    return made[settings]
+    if settings not in task.kept:
+        task.kept[settings] = LiveEvaluator(task, settings)
+    made: LiveEvaluator = task.kept[settings]
+    return made
 
 
 def structure_of(task: Task) -> Structure:
     """Groups of a task's network, found once a process."""
-    if task not in _structures:
-        _structures[task] = find_groups(task.model, task.valid[:4])
-    return _structures[task]
+    if "structure" not in task.kept:
+        task.kept["structure"] = find_groups(task.model, task.valid[:4])
+    found: Structure = task.kept["structure"]
+    return found
 
 
 class LiveEvaluator:
@@ -103,9 +101,10 @@ class LiveEvaluator:
         """What the network compressed to `plan` measures on the validation split.
 
         Raises:
+            TypeError: not a `Plan`.
             ValueError: a plan of another network.
         """
-        known = self._memo.get(plan)
+        known = self._memo.get(plan) if isinstance(plan, Plan) else None
         if known is None:
             self.check_plan(plan)
             with self._lock:
@@ -136,6 +135,8 @@ class LiveEvaluator:
 
     def check_plan(self, plan: Plan) -> None:
         """Refuse a plan that is not one of this network's."""
+        if not isinstance(plan, Plan):
+            raise TypeError(f"a reptile_env.Plan is needed, got {type(plan).__name__}; Plan.from_dict reads its JSON form")
         if plan.names != self.group_names:
             raise ValueError(f"the plan's groups {list(plan.names)} are not those of task {self.name!r}: {list(self.group_names)}")
         for name, keep, size in zip(plan.names, plan.keep, self.sizes, strict=True):
@@ -160,7 +161,8 @@ class LiveEvaluator:
     def _install(self, plan: Plan) -> nn.Module:
         shrunk = prune.cut(self._state, self.structure, plan)
         whole: dict[str, Tensor] = {name: self._state[name] for name in self._shrunk - shrunk.keys()}
-        prune.install(self._model, whole | shrunk)
+        self._shrunk = set(self._state)  # until it is known: an interrupt must not leave a stale tensor behind
+        prune.install(self._model, whole | shrunk, self.task.model)
         self._shrunk = set(shrunk)
         return self._model
 
@@ -168,8 +170,10 @@ class LiveEvaluator:
         model = self._install(plan)
         if plan != self.dense:
             bench = recovery.Workbench(model, self.structure, self._state, self._moments, self._calibration, BATCH_SIZE)
+            replaced, self._shrunk = self._shrunk, set(self._state)
             for step in self._recovery:
-                self._shrunk |= step(bench, plan)
+                replaced |= step(bench, plan)
+            self._shrunk = replaced
         return model
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LiveEvaluator:
