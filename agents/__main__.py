@@ -5,18 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import reptile_env
-from agents.arguments import BadArgumentError, Options
+from agents.arguments import Options
+from agents.cli import BadArgumentError, run
 from agents.outputs import free_folder
 from agents.registry import AGENTS, agent_spec
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Agents that compress networks.")
-# The base of every complaint about arguments, whichever parser this version of Typer brings.
-_UsageError: Any = typer.BadParameter.__mro__[1]
 
 DEFAULT_STEPS = 2000
 
@@ -63,9 +62,9 @@ def train(
     options = Options(task, steps, seed, budget, cost, recovery, rounds, measure, threads)
     _check_agent(algorithm)
     folder = free_folder(out, f"{algorithm}-{task}")
-    from agents.train import train as run
+    from agents.train import train as work
 
-    return _keeping(folder, lambda: run(algorithm, options, folder))
+    return _keeping(folder, lambda: work(algorithm, options, folder))
 
 
 @app.command()
@@ -86,17 +85,17 @@ def compress(
     options = Options(task, steps, seed, budget, cost, recovery, rounds, measure, threads)
     _check_agent(agent)
     folder = free_folder(out, f"compress-{task}")
-    from agents.compress import compress as run
+    from agents.compress import compress as work
 
-    return _keeping(folder, lambda: run(agent, options, folder))
+    return _keeping(folder, lambda: work(agent, options, folder))
 
 
 @app.command()
-def verify(run: Annotated[Path, typer.Argument(help="a folder that compress wrote", show_default=False)]) -> int:
+def verify(folder: Annotated[Path, typer.Argument(help="a folder that compress wrote", show_default=False)]) -> int:
     """Load a compressed network and measure it again."""
     from agents.verify import verify as check
 
-    return check(run)
+    return check(folder)
 
 
 def _check_agent(name: str) -> None:
@@ -118,19 +117,7 @@ def _keeping(folder: Path, work: Callable[[], int]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 failed, 2 bad arguments."""
-    try:
-        status = typer.main.get_command(app).main(arguments, prog_name="python -m agents", standalone_mode=False)
-    except BadArgumentError as error:
-        message = str(error)
-    except _UsageError as error:
-        message = error.format_message()
-        if message.startswith("Missing command"):
-            message = "missing command; give list, train, compress or verify"
-    else:
-        return int(status or 0)
-    # One line, whatever the message held.
-    print("python -m agents: " + " ".join(message.split()), file=sys.stderr)
-    return 2
+    return run(app, "python -m agents", "list, train, compress or verify", arguments)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 import reptile_env
+from agents.cli import BadArgumentError
 from agents.registry import AgentSpec
 from reptile_env.errors import unknown
 
 if TYPE_CHECKING:
     from reptile_env.tasks.task import Task
-
-
-class BadArgumentError(Exception):
-    """What was asked for can't be done; the message is one line that says the mend."""
 
 
 @dataclass(frozen=True)

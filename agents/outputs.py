@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from agents.arguments import BadArgumentError
+from agents.cli import BadArgumentError
 from agents.trace import Row, Trace
 
 _VERSIONED = ("torch", "numpy", "gymnasium", "stable-baselines3", "torch-pruning")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agents.cli import run
+from agents.cli import BadArgumentError, run
 from benchmarks.calibration import calibrate
 from reptile_env.tasks import registry
 from reptile_env.tasks.checkpoints import save_checkpoint
@@ -29,7 +30,10 @@ def checkpoints(
     calibrate_only: Annotated[bool, typer.Option("--calibrate-only", help="keep the shipped checkpoints")] = False,
 ) -> None:
     """Train the networks of built-in tasks from their seeds, calibrate them, and write checkpoints and references.json."""
-    specs = [registry.task_spec(name) for name in names or [str(task["name"]) for task in registry.tasks()]]
+    try:
+        specs = [registry.task_spec(name) for name in names or [str(task["name"]) for task in registry.tasks()]]
+    except ValueError as error:
+        raise BadArgumentError(str(error)) from error
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         for spec in specs:
@@ -59,4 +63,4 @@ def _write(name: str, entry: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    run(app)
+    sys.exit(run(app, "python -m benchmarks", "checkpoints"))

@@ -214,6 +214,16 @@ class TestSnapshots:
         other.restore(snapshot)
         assert play(other, actions) == first
 
+    def test_the_picture_goes_back_too(self) -> None:
+        env = make(render_mode="rgb_array")
+        env.reset(seed=0)
+        env.step(env.action_for(0.4))
+        snapshot, picture = env.snapshot(), env.render()
+        env.step(env.action_for(0.8))
+        assert (env.render() != picture).any()
+        env.restore(snapshot)
+        np.testing.assert_array_equal(env.render(), picture)
+
     def test_a_snapshot_of_another_task_is_refused(self) -> None:
         env, other = make("digits-mlp"), make("digits-cnn")
         env.reset(seed=0)

@@ -125,6 +125,19 @@ def test_reconstruction_wins_accuracy_back(builtin: str) -> None:
     assert np.mean(gains) > 0.1
 
 
+def test_where_the_data_says_nothing_the_dense_weights_stay() -> None:
+    # Hidden units 1 and 3 never fire; 3 is kept.
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).requires_grad_(False)
+    model[0].weight[[1, 3]] = 0
+    model[0].bias[[1, 3]] = -1
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    y = model(x).argmax(1)
+    evaluator = LiveEvaluator(Task(model, (x[:100], y[:100]), (x[100:], y[100:]), w=0.5), Settings("reconstruct"))
+    fitted = evaluator.compressed_model(Plan(["0"], [[0, 2, 3, 5]]))
+    torch.testing.assert_close(fitted[2].weight[:, 2], model[2].weight[:, 3], atol=1e-6, rtol=1e-6)
+    assert (fitted[2].weight[:, 0] - model[2].weight[:, 0]).abs().max() > 0.01
+
+
 def test_reconstruction_sees_training_data_alone(task: Task) -> None:
     other = Task(task.model, task.train, Split(task.valid.inputs[:10] * 3, task.valid.targets[:10]), name="other-valid", w=0.5)
     models = [
