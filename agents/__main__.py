@@ -62,9 +62,13 @@ def train(
     options = Options(task, steps, seed, budget, cost, recovery, rounds, measure, threads)
     _check_agent(algorithm)
     folder = free_folder(out, f"{algorithm}-{task}")
-    from agents.train import train as work
 
-    return _keeping(folder, lambda: work(algorithm, options, folder))
+    def work() -> int:
+        from agents.train import train as run_command
+
+        return run_command(algorithm, options, folder)
+
+    return _keeping(folder, work)
 
 
 @app.command()
@@ -85,9 +89,13 @@ def compress(
     options = Options(task, steps, seed, budget, cost, recovery, rounds, measure, threads)
     _check_agent(agent)
     folder = free_folder(out, f"compress-{task}")
-    from agents.compress import compress as work
 
-    return _keeping(folder, lambda: work(agent, options, folder))
+    def work() -> int:
+        from agents.compress import compress as run_command
+
+        return run_command(agent, options, folder)
+
+    return _keeping(folder, work)
 
 
 @app.command()

@@ -105,9 +105,15 @@ def _verdict(agent: str, entries: list[Entry], traces: dict[str, Trace]) -> str:
     if policy is not None:
         lines.append(f"  The trained {agent} policy, played once without exploring, returns {policy.episode_return:.3f}.")
     by_step = traces[agent].env_settings["measure"] == "step"
-    each = "after each decision" if by_step else "a complete plan each"
-    lines.append(f"  evaluated: {agent}'s plans {each}; random search's and the sweep's a complete plan each.")
+    exception = f", but {agent}'s are measured after each decision" if by_step else ""
+    lines.append(f"  evaluated: complete plans{exception}.")
+    lines.append("  return: 0 is the dense network, 1 the best uniform rate" + _without(traces[agent]))
     return "\n".join(lines)
+
+
+def _without(trace: Trace) -> str:
+    """What tells the scale's best uniform rate from the table's, which meets the budget."""
+    return "." if trace.env_settings["budget"] is None else " without a budget; the table's best uniform meets it."
 
 
 def _verify(out: Path) -> int:

@@ -133,4 +133,4 @@ def _same_return(axes: Axes, reference: Reference) -> None:
     costs = np.linspace(0, 1, 50)
     quality = (reference.w + reference.scale - (1 - reference.w) * (1 - costs)) / reference.w
     metrics = reference.dense.metric * (quality if reference.higher_is_better else 1 / quality)
-    axes.plot(costs[quality > 0], metrics[quality > 0], color=BLACK, lw=1, ls="--", label="as good as the best uniform")
+    axes.plot(costs[quality > 0], metrics[quality > 0], color=BLACK, lw=1, ls="--", label="return 1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass
 from types import ModuleType
@@ -115,8 +114,7 @@ def as_text(frame: Frame) -> str:
 
 
 def _drawing() -> ModuleType:
-    """The drawing module; pygame's greeting and its import warnings stay unseen."""
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    """The drawing module; pygame's import warnings stay unseen (Gymnasium hides its greeting)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
 import reptile_env
+from reptile_env.compression import prune
 from reptile_env.compression.plan import Plan
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.evaluation.live import LiveEvaluator
@@ -210,20 +211,22 @@ def test_importing_and_making_touch_no_generator_of_a_fresh_process() -> None:
 
 
 @pytest.mark.parametrize("recovery", RECOVERIES["digits-cnn"])
-def test_an_interrupt_leaves_nothing_behind(recovery: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupted, undisturbed = fresh("digits-cnn", recovery), fresh("digits-cnn", recovery)
-    _, one_left, cut, other = plans_of(undisturbed, 2, seed=5)
+@pytest.mark.parametrize("where", [(prune, "_follow"), (torch.nn.BatchNorm2d, "forward"), (torch.nn.Linear, "forward")])
+def test_an_interrupt_leaves_nothing_behind(recovery: str, where: tuple[Any, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = fresh("digits-cnn", recovery)
+    cut = evaluator.cut(evaluator.dense, 1, 20)
+    evaluator.measure(evaluator.dense)  # so that every tensor is whole before
 
-    def forward(*_: Any) -> None:
+    def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    for target in (torch.nn.Linear, torch.nn.BatchNorm2d):
-        with monkeypatch.context() as patch:
-            patch.setattr(target, "forward", forward)
-            with pytest.raises(KeyboardInterrupt):
-                interrupted.measure(cut)
-        plans = [other, interrupted.dense, one_left]
-        assert [interrupted.measure(plan) for plan in plans] == [undisturbed.measure(plan) for plan in plans]
+    with monkeypatch.context() as patch:
+        patch.setattr(*where, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            evaluator.measure(cut)
+    whole = evaluator.compressed_model(evaluator.dense).state_dict()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in evaluator.task.model.state_dict().items())
+    assert evaluator.measure(cut) == fresh("digits-cnn", recovery).measure(cut)
 
 
 def test_measuring_leaves_the_users_network_alone() -> None:

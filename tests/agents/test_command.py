@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,27 @@ def test_own_task_without_a_test_split(tmp_path: Path, monkeypatch: pytest.Monke
     assert main(["compress", *arguments]) == 0
     assert "valid accuracy" in capfd.readouterr().out
     assert json.loads((tmp_path / "run" / "table.json").read_text())["rows"][-1]["macs"] <= 90
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_interrupted_run_keeps_its_trace_and_best_plan(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "agents", "train", "random", "--task", "digits-mlp", "--steps", "1000000", "--out", str(out)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (out / "best_plan.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "interrupted" in errors
+    assert str(out) in errors
+    assert "Traceback" not in errors
+    rows = Trace.load(out / "trace-random.jsonl").rows
+    kept = json.loads((out / "best_plan.json").read_text())["utility"]
+    # The row that was cut off may be better than the plan kept; no earlier one is.
+    assert kept in [row.utility for row in rows]
+    assert kept >= max(row.utility for row in rows[:-1])
 
 
 BAD = {

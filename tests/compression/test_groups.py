@@ -112,6 +112,7 @@ def test_what_cant_be_cut_is_left_whole_and_named(network: type[nn.Module], cut:
         (lambda: nn.Sequential(nn.Linear(8, 4)), "network's output"),
         (lambda: nn.Sequential(nn.Flatten()), "no convolution or linear layer"),
         (lambda: nn.Sequential(nn.Linear(8, 1), nn.ReLU(), nn.Linear(1, 4)), "single channel"),
+        (lambda: nn.Sequential(nn.Linear(8, 6), nn.Softmax(1), nn.Linear(6, 4)), "0: removing its channels is not .* zeroing them"),
         (Recurrent, "LSTM"),
         (Grouped, "grouped .Conv1d. can't follow"),
     ],
