@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reptile_env.compression.plan import Plan
+from reptile_env.compression.producers import HEAD_COUNTS
 
 if TYPE_CHECKING:
     from reptile_env.compression.groups import Axis, Structure
@@ -74,8 +75,10 @@ def install(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         else:
             raise KeyError(f"{name} is no parameter or buffer of the network")
         touched[path] = module
-    for module in touched.values():
+    for path, module in touched.items():
         _follow(module)
+        if path:
+            _follow_heads(model.get_submodule(path.rpartition(".")[0]))
 
 
 def _follow(module: nn.Module) -> None:
@@ -84,8 +87,10 @@ def _follow(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.modules.conv._ConvNd):
-        if module.groups > 1 and module.groups == module.in_channels:  # depthwise: one filter a channel
-            module.groups = module.in_channels = module.out_channels = module.weight.shape[0]
+        if module.groups > 1 and module.groups == module.in_channels:  # depthwise: some filters a channel
+            multiplier = module.out_channels // module.groups
+            module.out_channels = module.weight.shape[0]
+            module.groups = module.in_channels = module.out_channels // multiplier
         elif module.transposed:
             module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
         else:
@@ -96,5 +101,22 @@ def _follow(module: nn.Module) -> None:
             module.num_features = len(kept)
     elif isinstance(module, nn.LayerNorm):
         module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = len(module.weight)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
+    elif isinstance(module, nn.RNNBase):
+        module.hidden_size, module.input_size = module.weight_hh_l0.shape[1], module.weight_ih_l0.shape[1]
+        # The module runs on this list, not on the parameters of these names.
+        module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
+def _follow_heads(module: nn.Module) -> None:
+    """Number of heads of another library's attention layer from the width of its projections."""
+    width = next((getattr(module, n) for n in ("attention_head_size", "head_dim", "dim_per_head") if hasattr(module, n)), None)
+    query = next((getattr(module, n) for n in ("query", "q_proj", "q_lin") if isinstance(getattr(module, n, None), nn.Linear)), None)
+    if not isinstance(width, int) or query is None:
+        return
+    for name, value in [*((n, query.out_features // width) for n in HEAD_COUNTS), ("all_head_size", query.out_features)]:
+        if isinstance(module.__dict__.get(name), int):
+            setattr(module, name, value)
