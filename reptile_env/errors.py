@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Real
 
 
 def unknown(what: str, given: object, known: Iterable[str]) -> ValueError:
@@ -12,3 +13,10 @@ def unknown(what: str, given: object, known: Iterable[str]) -> ValueError:
     message = f"unknown {what} {given!r}; known: {', '.join(names)}"
     near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
     return ValueError(f"{message}; did you mean {near[0]!r}?" if near else message)
+
+
+def number(what: str, given: object) -> float:
+    """`given` as a float; a ``TypeError`` for anything but a real number (a bool is none)."""
+    if isinstance(given, bool) or not isinstance(given, Real):
+        raise TypeError(f"{what} must be a number, got {type(given).__name__} {given!r:.80}")
+    return float(given)

@@ -73,7 +73,7 @@ class Renderer:
             gymnasium.error.Error: a window without a display.
         """
         if self._mode is None:
-            gym.logger.warn(f'render() shows nothing without a render mode; make the environment with one of {RENDER_MODES}')
+            gym.logger.warn(f"render() shows nothing without a render mode; make the environment with one of {RENDER_MODES}")
             return None
         if self._mode == "ansi":
             return as_text(frame)

@@ -131,5 +131,3 @@ def _contradicts(slot: Slot) -> bool:
     """Whether a position is claimed by different channels."""
     owner: dict[int, int] = {}
     return any(owner.setdefault(int(p), int(c)) != int(c) for p, c in zip(slot.positions, slot.channels, strict=True))
-
-

@@ -132,7 +132,9 @@ class _Search:
     def result(self) -> Structure:
         if not self.accepted:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
-            raise ValueError(f"nothing can be cut in this network: {reasons or 'no convolution, linear or recurrent layer was found'}")
+            raise ValueError(
+                f"nothing can be cut in this network: {reasons or 'no convolution, linear or recurrent layer was found'}"
+            )
         self.accepted.sort(key=lambda c: self.order.get(c.root, len(self.order)))
         structure = _structure(self.model, self.accepted)
         touched = {tensor.rpartition(".")[0] for tensor, _ in structure.axes}

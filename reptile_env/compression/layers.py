@@ -142,7 +142,9 @@ class RecurrentStack(nn.Module):
                 device="meta",
                 **extra,
             )
-            state = {name: getattr(source, name.replace("_l0", f"_l{index}")).detach().clone() for name in layer._flat_weights_names}
+            state = {
+                name: getattr(source, name.replace("_l0", f"_l{index}")).detach().clone() for name in layer._flat_weights_names
+            }
             layer.load_state_dict(state, assign=True)
             self.layers.append(layer)
 

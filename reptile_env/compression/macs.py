@@ -52,7 +52,9 @@ def cost_model(structure: Structure, inputs: Inputs) -> CostModel:
                 for group, channels in enumerate(structure.sizes):
                     owned = int((axis.group == group).sum())
                     if owned % channels:
-                        raise ValueError(f"channels of group {structure.names[group]!r} own different numbers of positions of {name}")
+                        raise ValueError(
+                            f"channels of group {structure.names[group]!r} own different numbers of positions of {name}"
+                        )
                     per_channel[row, dim, group] = owned // channels
         weights["params"][row] = isinstance(tensor, nn.Parameter)
         weights["bytes"][row] = tensor.element_size()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reptile_env.compression.plan import Plan
-from reptile_env.compression.producers import HEAD_COUNTS
+from reptile_env.compression.producers import HEAD_COUNTS, is_depthwise
 
 if TYPE_CHECKING:
     from reptile_env.compression.groups import Axis, Structure
@@ -58,8 +58,13 @@ def zeroed(state: Mapping[str, Tensor], structure: Structure, plan: Plan) -> dic
     return masked
 
 
-def install(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def install(model: nn.Module, tensors: Mapping[str, Tensor], dense: nn.Module | None = None) -> None:
     """Put tensors into `model` by name and let its layers' attributes (channels, features, groups) follow.
+
+    Args:
+        model: the network to change.
+        tensors: parameters and buffers by name.
+        dense: the dense network, where `model` may be cut already: a depthwise layer cut to one channel looks like any other.
 
     Raises:
         KeyError: a name that is no parameter or buffer of `model`.
@@ -76,19 +81,19 @@ def install(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise KeyError(f"{name} is no parameter or buffer of the network")
         touched[path] = module
     for path, module in touched.items():
-        _follow(module)
+        _follow(module, module if dense is None else dense.get_submodule(path))
         if path:
             _follow_heads(model.get_submodule(path.rpartition(".")[0]))
 
 
-def _follow(module: nn.Module) -> None:
-    """Attributes of a layer from the shapes of its tensors."""
+def _follow(module: Any, dense: Any) -> None:
+    """Attributes of a layer from the shapes of its tensors and the kind of layer that it is in the dense network."""
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.modules.conv._ConvNd):
-        if module.groups > 1 and module.groups == module.in_channels:  # depthwise: some filters a channel
-            multiplier = module.out_channels // module.groups
+        if is_depthwise(dense):
+            multiplier = dense.out_channels // dense.groups
             module.out_channels = module.weight.shape[0]
             module.groups = module.in_channels = module.out_channels // multiplier
         elif module.transposed:
@@ -114,7 +119,9 @@ def _follow(module: nn.Module) -> None:
 def _follow_heads(module: nn.Module) -> None:
     """Number of heads of another library's attention layer from the width of its projections."""
     width = next((getattr(module, n) for n in ("attention_head_size", "head_dim", "dim_per_head") if hasattr(module, n)), None)
-    query = next((getattr(module, n) for n in ("query", "q_proj", "q_lin") if isinstance(getattr(module, n, None), nn.Linear)), None)
+    query = next(
+        (getattr(module, n) for n in ("query", "q_proj", "q_lin") if isinstance(getattr(module, n, None), nn.Linear)), None
+    )
     if not isinstance(width, int) or query is None:
         return
     for name, value in [*((n, query.out_features // width) for n in HEAD_COUNTS), ("all_head_size", query.out_features)]:

@@ -155,7 +155,9 @@ def _mark(layer: nn.Module, output: Any, marked: Tensor) -> Any:
     sequence, state = output  # a recurrent layer: (outputs, final states), whose states have one direction a row
     width = state[0].shape[-1] if isinstance(state, tuple) else state.shape[-1]
     final = marked[:width]
-    states = tuple(s.masked_fill(final, math.nan) for s in state) if isinstance(state, tuple) else state.masked_fill(final, math.nan)
+    states = (
+        tuple(s.masked_fill(final, math.nan) for s in state) if isinstance(state, tuple) else state.masked_fill(final, math.nan)
+    )
     return _mark(layer, sequence, marked), states
 
 
