@@ -28,7 +28,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
         listeners: told of each row.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], trace: Trace, file: TraceFile | None = None, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(
+        self, env: gym.Env[Any, Any], trace: Trace, file: TraceFile | None = None, listeners: Sequence[Listener] = ()
+    ) -> None:
         super().__init__(env)
         settings = env_settings(env)
         self.trace, self._file, self._listeners = trace, file, tuple(listeners)

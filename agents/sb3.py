@@ -50,7 +50,7 @@ class SB3Agent(Agent):
             arguments["action_noise"] = NormalActionNoise(np.zeros(env.action_space.shape), np.full(env.action_space.shape, noise))
         model = self._algorithm(env=env, seed=seed, device="cpu", verbose=0, **arguments)
         # A logger of its own, also without a folder: the default one may print.
-        folder = str(out / "tensorboard" / self.name) if out is not None else None
+        folder = str(out / "tensorboard" / f"{self.name}-training") if out is not None else None
         model.set_logger(configure(folder, ["tensorboard"] if folder is not None else []))
         last = env.evaluations_per_episode
         reserved = last if env.remaining >= 2 * last else 0
@@ -74,9 +74,6 @@ class _Stop(BaseCallback):
         self._env, self._reserved = env, reserved
 
     def _on_step(self) -> bool:
-        best = self._env.trace.best
-        if best is not None:
-            self.logger.record("rollout/best_plan_return", best.plan_return)
         return self._env.remaining > self._reserved
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from reptile_env.errors import unknown
+from reptile_env.errors import number, unknown
 
 
 class Actions(Protocol):
@@ -29,17 +29,16 @@ class ContinuousActions:
     """``Box(-1, 1, (1,), float32)``, read as ``max_rate * (a + 1) / 2``."""
 
     def __init__(self, max_rate: float) -> None:
-        if not 0 < max_rate < 1:
+        self.max_rate = number("max_rate", max_rate)
+        if not 0 < self.max_rate < 1:
             raise ValueError(f"max_rate={max_rate} is outside (0, 1)")
-        self.max_rate = float(max_rate)
         self.space: spaces.Space[Any] = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def rate(self, action: Any) -> float:
         """The prune rate that `action` asks for."""
-        try:
-            values = np.asarray(action, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"an action is one number in [-1, 1], shape (1,), got {action!r:.80}") from error
+        values = np.asarray(action)
+        if values.dtype.kind not in "iuf":
+            raise ValueError(f"an action is one number in [-1, 1], shape (1,), got {action!r:.80}")
         if values.shape != (1,):
             raise ValueError(f"an action has shape (1,), got shape {values.shape}")
         # Written so that NaN fails too; the margin is float32 rounding, not leniency.
@@ -57,7 +56,9 @@ class DiscreteActions:
     """``Discrete(len(rates))``: each action is one of the listed rates."""
 
     def __init__(self, rates: Sequence[float]) -> None:
-        self.rates = tuple(float(rate) for rate in rates)
+        if not isinstance(rates, (Sequence, np.ndarray)) or isinstance(rates, str):
+            raise TypeError(f"rates must be a list of numbers, got {type(rates).__name__}")
+        self.rates = tuple(number("each of rates", rate) for rate in rates)
         if len(self.rates) < 2 or any(not 0 <= rate < 1 for rate in self.rates) or max(self.rates) == 0:
             raise ValueError(f"rates={list(self.rates)}: list at least two rates in [0, 1), one of them above 0")
         self.max_rate = max(self.rates)
@@ -79,7 +80,7 @@ class DiscreteActions:
 
 
 def _check_rate(rate: float, max_rate: float) -> None:
-    if not 0 <= rate <= max_rate:
+    if not 0 <= number("rate", rate) <= max_rate:
         raise ValueError(f"rate {rate} is outside [0, {max_rate}]")
 
 

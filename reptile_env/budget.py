@@ -9,6 +9,7 @@ import numpy as np
 
 from reptile_env.compression.cost import CostModel
 from reptile_env.compression.plan import removal_count
+from reptile_env.errors import number
 
 
 @functools.lru_cache(maxsize=65536)
@@ -34,7 +35,7 @@ class BudgetWall:
     """
 
     def __init__(self, costs: CostModel, cost: str, budget: float, sizes: Sequence[int], max_rate: float, rounds: int) -> None:
-        if not 0 < budget <= 1:
+        if not 0 < number("budget", budget) <= 1:
             raise ValueError(f"budget={budget} is outside (0, 1]; it is the final {cost} as a fraction of the dense network's")
         self._costs, self._cost, self._max_rate, self._rounds = costs, cost, max_rate, rounds
         dense = float(costs.cost(cost, sizes))

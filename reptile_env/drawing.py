@@ -24,7 +24,7 @@ _KEPT, _GONE, _NOW, _CAP = (0, 114, 178), (214, 220, 226), (230, 159, 0), (213, 
 
 _TOP, _BOTTOM, _MARGIN = 74, 28, 24
 _BARS = pygame.Rect(_MARGIN, _TOP, 420, SIZE[1] - _TOP - _BOTTOM)
-_PLOT = pygame.Rect(520, _TOP + 24, 256, SIZE[1] - _TOP - _BOTTOM - 62)
+_PLOT = pygame.Rect(520, _TOP + 34, 256, SIZE[1] - _TOP - _BOTTOM - 72)
 _LONGEST_COLUMN = 26  # groups below one another before a second column begins
 _FLOORS = (0.9, 0.8, 0.6, 0.4, 0.2, 0.0)  # where the plot's metric axis may begin
 
@@ -131,13 +131,13 @@ def _header(canvas: _Canvas, frame: Frame) -> None:
     if frame.current is None:
         below = "all groups decided"
     else:
-        name, width = frame.names[frame.current], frame.widths[frame.current]
-        below = f"next: {canvas.shorten(name, 220, 12)}, group {frame.current + 1} of {len(frame.names)}, {width} channels"
+        name, channels = frame.names[frame.current], frame.widths[frame.current]
+        below = f"next: {canvas.shorten(name, 200, 12)}, group {frame.current + 1} of {len(frame.names)}, {channels} channels"
     canvas.text(below, _MARGIN, 48, 12, _SOFT)
     values = (
         ("return", f"{frame.total:+.3f}"),
         (f"{frame.cost_name} of dense", f"{frame.relative_cost:.1%}"),
-        (f"{frame.metric_name} (dense {frame.dense_metric:.4g})", f"{frame.metric:.4g}"),
+        (f"{canvas.shorten(frame.metric_name, 80, 12)} (dense {frame.dense_metric:.4g})", f"{frame.metric:.4g}"),
     )
     x = float(SIZE[0] - _MARGIN)
     for label, value in values:

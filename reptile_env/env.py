@@ -18,7 +18,7 @@ from reptile_env import observations, rewards
 from reptile_env.actions import make_actions
 from reptile_env.budget import BudgetWall
 from reptile_env.compression.plan import Plan, removal_count
-from reptile_env.errors import unknown
+from reptile_env.errors import number, unknown
 from reptile_env.evaluation.base import Evaluator, make_evaluator
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.evaluation.reference import Reference, make_reference
@@ -152,9 +152,11 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
         check_cost(cost)
         if measure not in MEASURES:
             raise unknown("measure", measure, MEASURES)
-        if not isinstance(rounds, int) or rounds < 1:
-            raise ValueError(f"rounds={rounds!r}; an episode has at least 1 round")
-        if not 0 <= prune_probability <= 1:
+        if isinstance(rounds, bool) or not isinstance(rounds, (int, np.integer)):
+            raise TypeError(f"rounds must be a whole number, got {type(rounds).__name__} {rounds!r}")
+        if rounds < 1:
+            raise ValueError(f"rounds={rounds}; an episode has at least 1 round")
+        if not 0 <= number("prune_probability", prune_probability) <= 1:
             raise ValueError(f"prune_probability={prune_probability} is outside [0, 1]")
         self.render_mode = render_mode
         self._renderer = Renderer(render_mode)
@@ -199,7 +201,7 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
             seed: of the environment's generator.
             options: ``{"task": name}`` chooses among several tasks instead of drawing.
         """
-        index = self._chosen(options or {})
+        index = self._chosen({} if options is None else options)
         super().reset(seed=seed)
         if index is None:
             index = int(self.np_random.integers(len(self._scenes))) if len(self._scenes) > 1 else 0
@@ -216,6 +218,18 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
         if at.ended:
             raise ResetNeeded("the episode has ended; call reset() before step()")
         requested = self._actions.rate(action)
+        generator = self.np_random.bit_generator.state
+        try:
+            outcome = self._decide(at, requested)
+        except BaseException:
+            # A metric or reward that fails, or an interrupt, leaves the episode where it was.
+            self.np_random.bit_generator.state = generator
+            raise
+        if self.render_mode == "human":
+            self.render()
+        return outcome
+
+    def _decide(self, at: _Position, requested: float) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         scene = self._scenes[at.scene]
         evaluator, reference = scene.evaluator, scene.reference
         carried_out = self._probability >= 1 or self.np_random.random() < self._probability
@@ -240,6 +254,8 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
             terminated=terminated,
         )
         reward = float(self._reward(transition))
+        if not math.isfinite(reward):
+            raise ValueError(f"the reward of group {name!r} is {reward}; it must be finite")
         self._position = _Position(
             scene=at.scene,
             plan=plan,
@@ -257,8 +273,6 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
         if terminated:
             info["return"] = self._position.total
             info["score"] = (self._position.total - 1) / (scene.best_known - 1)
-        if self.render_mode == "human":
-            self.render()
         return self._observe(), reward, terminated, False, info
 
     def render(self) -> Any:
@@ -362,6 +376,8 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
         return self._position
 
     def _chosen(self, options: dict[str, Any]) -> int | None:
+        if not isinstance(options, dict):
+            raise TypeError(f"options must be a dict such as {{'task': name}}, got {type(options).__name__}")
         if set(options) - {"task"}:
             raise unknown("reset option", sorted(set(options) - {"task"})[0], ["task"])
         if "task" not in options:

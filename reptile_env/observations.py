@@ -113,14 +113,23 @@ class Observation:
     length: Callable[[int], int]
 
 
+# Named functions, not lambdas: environments are pickled with them.
+def _network_length(groups: int) -> int:
+    return 2 * groups + 4
+
+
+def _group_length(groups: int) -> int:
+    return len(KINDS) + len(GROUP_FEATURES)
+
+
 OBSERVATIONS: dict[str, Observation] = {
-    "network": Observation(network, lambda groups: 2 * groups + 4),
-    "group": Observation(group, lambda groups: len(KINDS) + len(GROUP_FEATURES)),
+    "network": Observation(network, _network_length),
+    "group": Observation(group, _group_length),
 }
 
 
 def resolve(name: str) -> Observation:
     """An observation by name; an unknown one answers with the known ones and the nearest."""
-    if name not in OBSERVATIONS:
+    if not isinstance(name, str) or name not in OBSERVATIONS:
         raise unknown("observation", name, OBSERVATIONS)
     return OBSERVATIONS[name]

@@ -10,7 +10,16 @@ import numpy as np
 from torch import nn
 
 from reptile_env.compression.producers import PER_CHANNEL, Positions, Producer, Slot, is_depthwise
-from reptile_env.compression.tracing import NOBODY, Mixed, Ties, Untraceable, consumer_slots, tied_features, tied_outputs, trace
+from reptile_env.compression.tracing import (
+    NOBODY,
+    MixedError,
+    Ties,
+    UntraceableError,
+    consumer_slots,
+    tied_features,
+    tied_outputs,
+    trace,
+)
 from reptile_env.tasks.splits import Inputs
 
 
@@ -46,7 +55,7 @@ def assemble(model: nn.Module, inputs: Inputs, producers: Sequence[Producer]) ->
             traced, layers = _trace_blocks(model, inputs, producer)
             followed.append(traced)
             reached.append(layers)
-        except (Untraceable, RuntimeError, ValueError, IndexError, TypeError) as error:
+        except (UntraceableError, RuntimeError, ValueError, IndexError, TypeError) as error:
             reason = str(error).splitlines()[0]
             candidates.append(Candidate(producer.name, producer.kind, producer.size, reason=reason))
     ties = _ties(modules, followed, reached)
@@ -67,7 +76,7 @@ def _trace_blocks(model: nn.Module, inputs: Inputs, producer: Producer) -> tuple
     """Trace a producer; where blocks of its outputs become one channel each (a reshape to an image), trace the blocks."""
     try:
         return producer, trace(model, inputs, producer)
-    except Mixed as mixed:
+    except MixedError as mixed:
         width, features = len(producer.outputs), mixed.features
         if producer.kind != "linear" or features >= width or width % features:
             raise

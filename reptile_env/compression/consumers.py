@@ -59,7 +59,7 @@ def find_consumers(structure: Structure, inputs: Inputs) -> list[Consumer]:
     return found
 
 
-def _of_layer(name: str, layer: nn.Module) -> Iterator[Consumer]:
+def _of_layer(name: str, layer: Any) -> Iterator[Consumer]:
     if isinstance(layer, RECURRENT):
         for suffix in ("", "_reverse")[: 1 + layer.bidirectional]:
             for part, hidden in (("ih", None), ("hh", int(bool(suffix)))):
@@ -67,7 +67,7 @@ def _of_layer(name: str, layer: nn.Module) -> Iterator[Consumer]:
                 yield Consumer(name, f"{name}.weight_{part}_l0{suffix}".lstrip("."), 1, 0, bias, hidden=hidden)
     elif isinstance(layer, (*CONVS, nn.Linear)) and not is_depthwise(layer):
         swapped = isinstance(layer, TRANSPOSED)
-        if swapped and layer.groups > 1:
+        if swapped and groups_of(layer) > 1:
             return
         bias = f"{name}.bias".lstrip(".") if layer.bias is not None else None
         yield Consumer(name, f"{name}.weight".lstrip("."), int(not swapped), int(swapped), bias)
@@ -103,7 +103,7 @@ def _watch(model: nn.Module, inputs: Inputs) -> tuple[dict[str, str], dict[str, 
 
 def groups_of(layer: nn.Module) -> int:
     """Groups of a convolution, 1 for every other layer."""
-    return layer.groups if isinstance(layer, CONVS) else 1
+    return int(layer.groups) if isinstance(layer, CONVS) else 1
 
 
 def matrix(consumer: Consumer, layer: nn.Module, weight: Tensor) -> Tensor:
@@ -111,13 +111,13 @@ def matrix(consumer: Consumer, layer: nn.Module, weight: Tensor) -> Tensor:
     if isinstance(layer, TRANSPOSED):
         weight = weight.transpose(0, 1).flip(list(range(2, weight.dim())))
     groups = groups_of(layer)
-    return weight.flatten(1).unflatten(0, (groups, -1)).transpose(1, 2)
+    return torch.unflatten(weight.flatten(1), 0, (groups, -1)).transpose(1, 2)
 
 
 def weight_of(consumer: Consumer, layer: nn.Module, solution: Tensor, dense: Tensor) -> Tensor:
     """The inverse of `matrix`, for any number of kept inputs and outputs."""
     flat = solution.transpose(1, 2).flatten(0, 1)
-    weight = flat.unflatten(1, (-1, *dense.shape[2:])) if dense.dim() > 2 else flat
+    weight = torch.unflatten(flat, 1, (-1, *dense.shape[2:])) if dense.dim() > 2 else flat
     if isinstance(layer, TRANSPOSED):
         weight = weight.flip(list(range(2, weight.dim()))).transpose(0, 1)
     return weight.to(dense.dtype).contiguous()
@@ -134,8 +134,8 @@ def rows(consumer: Consumer, layer: Any, inputs: Any, output: Any, picked: Tenso
         picked: numbers of the rows wanted; None: all.
     """
     if isinstance(layer, CONVS):
-        columns = _patches(layer, inputs, picked)
-        return columns.unflatten(1, (layer.groups, -1)).transpose(0, 1)
+        columns = patches(layer, inputs, picked)
+        return torch.unflatten(columns, 1, (layer.groups, -1)).transpose(0, 1)
     if consumer.hidden is not None:
         flat = _earlier_states(layer, output[0], consumer.hidden)
     else:
@@ -147,12 +147,12 @@ def rows(consumer: Consumer, layer: Any, inputs: Any, output: Any, picked: Tenso
 def row_count(consumer: Consumer, layer: Any, inputs: Any, output: Any) -> int:
     """How many rows `rows` would give."""
     if isinstance(layer, CONVS):
-        return math.prod(output.shape[2:]) * len(output)
+        return int(math.prod(output.shape[2:])) * len(output)
     data = inputs.data if isinstance(inputs, PackedSequence) else inputs
-    return math.prod(data.shape[:-1])
+    return int(math.prod(data.shape[:-1]))
 
 
-def _patches(layer: Any, inputs: Tensor, picked: Tensor | None) -> Tensor:
+def patches(layer: Any, inputs: Tensor, picked: Tensor | None = None) -> Tensor:
     """Patches that a convolution's kernel sees: ``(rows, in_channels * kernel)``, channel-major, no full unfold of the unpicked."""
     if isinstance(layer, TRANSPOSED):
         padded, strides = _spread(layer, inputs), [1] * len(layer.kernel_size)
@@ -183,7 +183,8 @@ def _spread(layer: Any, inputs: Tensor) -> Tensor:
     """The input of a transposed convolution with its stride's zeros put in, so that an ordinary one gives the same result."""
     dims = len(layer.kernel_size)
     spread = inputs.new_zeros(*inputs.shape[:2], *((n - 1) * s + 1 for n, s in zip(inputs.shape[2:], layer.stride, strict=True)))
-    spread[(..., *(slice(None, None, s) for s in layer.stride))] = inputs
+    every: tuple[Any, ...] = (..., *(slice(None, None, s) for s in layer.stride))
+    spread[every] = inputs
     padding: list[int] = []
     for i in reversed(range(dims)):
         edge = layer.dilation[i] * (layer.kernel_size[i] - 1) - layer.padding[i]

@@ -46,9 +46,6 @@ def _candidate(
     candidate = Candidate("", "conv", len(found[0].idxs))
     for item in found:
         module = item.dep.target.module
-        if isinstance(module, torch_pruning.ops._OutputOp):
-            candidate.reason = "its channels are the network's output"
-            continue
         if isinstance(module, nn.Parameter):
             candidate.reason = candidate.reason or "a bare parameter depends on its channels"
             continue

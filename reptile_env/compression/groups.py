@@ -5,6 +5,7 @@ Found once for a network; from then on a plan is cut with index maps alone.
 
 from __future__ import annotations
 
+import collections
 import copy
 import itertools
 from collections.abc import Iterable
@@ -114,6 +115,9 @@ class _Search:
         self.accepted: list[Candidate] = []
         self.skipped: dict[str, str] = {}
         self._sizes = {name: tuple(t.shape) for name, t in tensors_of(model).items()}
+        every = list(model.named_parameters(remove_duplicate=False))
+        owners = collections.Counter(id(p) for _, p in every)
+        self._tied = {name for name, p in every if owners[id(p)] > 1}
         self._taken: dict[tuple[str, int], NDArray[np.bool_]] = {}
 
     def consider(self, candidates: Iterable[Candidate]) -> None:
@@ -149,6 +153,9 @@ class _Search:
         return self._taken.setdefault((tensor, dim), np.zeros(self._sizes[tensor][dim], dtype=bool))
 
     def _conflict(self, candidate: Candidate) -> str:
+        tied = {slot.tensor.rpartition(".")[0] for slot in candidate.slots if slot.tensor in self._tied}
+        if tied:
+            return f"{min(tied)} shares a tensor with another layer"
         shared = any(self._free(slot.tensor, slot.dim)[slot.positions].any() for slot in candidate.slots)
         return "shares tensor positions with another group" if shared else ""
 

@@ -52,7 +52,7 @@ class Attention(nn.Module):
     @property
     def num_heads(self) -> int:
         """Heads that are left."""
-        return self.q_proj.out_features // self.head_dim
+        return self.q_proj.out_features // int(self.head_dim)
 
     def forward(
         self,
@@ -92,11 +92,11 @@ class Attention(nn.Module):
         return out, weights
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return torch.unflatten(x, -1, (-1, self.head_dim)).transpose(1, 2)
 
     def _mask(self, attn_mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
         """Both masks as one additive mask that broadcasts over ``(batch, heads, queries, keys)``."""
-        additive = []
+        additive: list[Tensor | None] = []
         for mask in (attn_mask, padding):
             if mask is None:
                 additive.append(None)
@@ -107,7 +107,7 @@ class Attention(nn.Module):
         attend, pad = additive
         if attend is not None and attend.dim() == 3:
             # One mask a head: removed heads leave theirs behind, so only a mask that all heads share can be used.
-            attend = attend.unflatten(0, (q.shape[0], -1))
+            attend = torch.unflatten(attend, 0, (q.shape[0], -1))
             if attend.shape[1] not in (1, self.num_heads):
                 raise ValueError("an attention mask for each head does not fit a network whose heads are cut")
         if pad is not None:
@@ -133,7 +133,8 @@ class RecurrentStack(nn.Module):
         extra = {"nonlinearity": source.nonlinearity} if isinstance(source, nn.RNN) else {}
         for index in range(source.num_layers):
             inputs = source.input_size if index == 0 else source.hidden_size * self.directions
-            layer = type(source)(
+            kind: Any = type(source)
+            layer = kind(
                 inputs,
                 source.hidden_size,
                 bias=source.bias,
@@ -198,6 +199,8 @@ def prepare(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
                 refused[name] = str(error)
         elif type(module) in RECURRENT and module.num_layers > 1 and not module.proj_size:
             stand_in = RecurrentStack(module)
+        elif isinstance(module, RECURRENT) and module.proj_size:
+            refused[name] = f"{type(module).__name__} with projections (proj_size) can't be cut"
         elif type(module) is nn.Unflatten and isinstance(module.unflattened_size, tuple) and -1 not in module.unflattened_size:
             # Its first size is what is left of the channels.
             module.unflattened_size = (-1, *module.unflattened_size[1:])

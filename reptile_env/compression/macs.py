@@ -97,12 +97,15 @@ def _with_products(costs: CostModel, structure: Structure, inputs: Inputs, dense
     owned[0, 0] = shares
     weights = {name: np.append(weight, int(name == "macs")) for name, weight in costs.weights.items()}
     costs = CostModel(np.vstack([costs.fixed, row]), np.concatenate([costs.per_channel, owned]), weights)
-    found, expected = _cut_macs(structure, half, inputs), costs.all(half)["macs"]
-    if found != expected:
-        raise ValueError(
-            f"the cut network computes {found:,} multiply-accumulates, not {expected:,}: its products of activations depend on "
-            "several groups at once, which the cost model does not follow"
-        )
+    # Two more points beside the dense and the halved ones: what grows with a product or a square of widths shows there.
+    for part in (2, 4):
+        widths = [max(1, size // part) for size in sizes]
+        found, expected = _cut_macs(structure, widths, inputs), costs.all(widths)["macs"]
+        if found != expected:
+            raise ValueError(
+                f"the cut network computes {found:,} multiply-accumulates, not {expected:,}: its products of activations depend "
+                "on several groups at once, which the cost model does not follow"
+            )
     return costs
 
 

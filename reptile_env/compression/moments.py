@@ -61,6 +61,7 @@ def solve(gram: Tensor, cross: Tensor, prior: Tensor) -> Tensor:
 
 
 def split(solution: Tensor, constant: bool) -> tuple[Tensor, Tensor | None]:
+    """A solution as weights and, where its last row is one, constants ``(outputs,)``."""
     if not constant:
         return solution, None
     return solution[:, :-1], solution[:, -1].flatten()

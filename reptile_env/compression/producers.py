@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +91,7 @@ def plain_producers(modules: dict[str, nn.Module]) -> Iterator[Producer]:
             yield _plain(name, module)
 
 
-def _plain(name: str, layer: nn.Conv2d | nn.Linear | nn.Module) -> Producer:
+def _plain(name: str, layer: Any) -> Producer:
     linear = isinstance(layer, nn.Linear)
     width = layer.out_features if linear else layer.out_channels
     channels = np.arange(width)
@@ -106,7 +107,7 @@ def _plain(name: str, layer: nn.Conv2d | nn.Linear | nn.Module) -> Producer:
     return Producer(name, "linear" if linear else "conv", (name,), name, channels, tuple(slots))
 
 
-def _recurrent(name: str, layer: nn.RNNBase) -> Producer:
+def _recurrent(name: str, layer: Any) -> Producer:
     hidden = np.arange(layer.hidden_size)
     gates = layer.weight_hh_l0.shape[0] // layer.hidden_size
     stacked = np.arange(gates * layer.hidden_size)

@@ -111,7 +111,8 @@ def _follow(module: Any, dense: Any) -> None:
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
     elif isinstance(module, nn.RNNBase):
-        module.hidden_size, module.input_size = module.weight_hh_l0.shape[1], module.weight_ih_l0.shape[1]
+        recurrent: Any = module
+        module.hidden_size, module.input_size = recurrent.weight_hh_l0.shape[1], recurrent.weight_ih_l0.shape[1]
         # The module runs on this list, not on the parameters of these names.
         module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
 

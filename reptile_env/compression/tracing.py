@@ -26,11 +26,11 @@ NOBODY, MANY = -1, -2
 _SINKS = (*CONVS, nn.Linear, *RECURRENT)
 
 
-class Untraceable(Exception):
+class UntraceableError(Exception):
     """The channels of a layer can't be told apart where they arrive; the message says where."""
 
 
-class Mixed(Untraceable):
+class MixedError(UntraceableError):
     """Several channels arrive at one feature of a layer that has `features` of them: a reshape, perhaps."""
 
     def __init__(self, layer: str, features: int) -> None:
@@ -47,7 +47,7 @@ def trace(model: nn.Module, inputs: Inputs, producer: Producer) -> dict[str, Pos
         producer: whose channels are followed.
 
     Raises:
-        Untraceable: channels arrive mixed with one another.
+        UntraceableError: channels arrive mixed with one another.
     """
     bits = max(1, math.ceil(math.log2(producer.size)))
     codes = (np.arange(producer.size)[:, None] >> np.arange(bits)) & 1
@@ -65,10 +65,10 @@ def trace(model: nn.Module, inputs: Inputs, producer: Producer) -> dict[str, Pos
 def _decode(name: str, masks: Positions, bits: int) -> Positions:
     ones, zeros = masks[0::2].astype(bool), masks[1::2].astype(bool)
     if (ones & zeros).any():
-        raise Mixed(name, masks.shape[1])
+        raise MixedError(name, masks.shape[1])
     touched = (ones | zeros).any(axis=0)
     if not (ones | zeros)[:, touched].all():
-        raise Untraceable(f"its channels can't be followed into {name}")
+        raise UntraceableError(f"its channels can't be followed into {name}")
     return np.where(touched, (ones * (1 << np.arange(bits))[:, None]).sum(axis=0), NOBODY)
 
 
@@ -161,7 +161,7 @@ def _mark(layer: nn.Module, output: Any, marked: Tensor) -> Any:
     return _mark(layer, sequence, marked), states
 
 
-def consumer_slots(name: str, layer: nn.Module, channels: Positions) -> list[Slot]:
+def consumer_slots(name: str, layer: Any, channels: Positions) -> list[Slot]:
     """Slots of a layer whose input features carry `channels`."""
     positions = np.flatnonzero(channels != NOBODY)
     owners = channels[positions]

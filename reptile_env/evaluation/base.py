@@ -59,7 +59,7 @@ def make_evaluator(evaluator: str, task: Any, settings: Settings) -> Evaluator:
     Raises:
         ValueError: unknown evaluator or task.
     """
-    if evaluator not in EVALUATORS:
+    if not isinstance(evaluator, str) or evaluator not in EVALUATORS:
         raise unknown("evaluator", evaluator, EVALUATORS)
     module, function = EVALUATORS[evaluator].split(":")
     made: Evaluator = getattr(importlib.import_module(module), function)(task, settings)

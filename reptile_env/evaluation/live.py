@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 import time
-import weakref
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,6 @@ from reptile_env.tasks.registry import make_task
 from reptile_env.tasks.splits import Split, call
 from reptile_env.tasks.task import Task, concatenate
 
-_made: weakref.WeakKeyDictionary[Task, dict[Settings, LiveEvaluator]] = weakref.WeakKeyDictionary()
-_structures: weakref.WeakKeyDictionary[Task, Structure] = weakref.WeakKeyDictionary()
-
 
 def live_evaluator(task: str | Task, settings: Settings) -> LiveEvaluator:
     """The one evaluator of this process for a task and settings: environments share weights, moments and memo."""
@@ -31,17 +27,18 @@ def live_evaluator(task: str | Task, settings: Settings) -> LiveEvaluator:
         task = make_task(task)
     if not isinstance(task, Task):
         raise TypeError(f"task must be a name, a reptile_env.Task or a list of either, got {type(task).__name__}")
-    made = _made.setdefault(task, {})
-    if settings not in made:
-        made[settings] = LiveEvaluator(task, settings)
-    return made[settings]
+    if settings not in task.kept:
+        task.kept[settings] = LiveEvaluator(task, settings)
+    made: LiveEvaluator = task.kept[settings]
+    return made
 
 
 def structure_of(task: Task) -> Structure:
     """Groups of a task's network, found once a process."""
-    if task not in _structures:
-        _structures[task] = find_groups(task.model, task.valid[:4])
-    return _structures[task]
+    if "structure" not in task.kept:
+        task.kept["structure"] = find_groups(task.model, task.valid[:4])
+    found: Structure = task.kept["structure"]
+    return found
 
 
 class LiveEvaluator:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reptile_env.compression.plan import Plan, removal_count
+from reptile_env.errors import number
 from reptile_env.evaluation.base import Evaluator
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.rewards import quality, utility
@@ -78,7 +79,7 @@ def make_reference(evaluator: Evaluator, cost: str, max_rate: float, w: float | 
     Raises:
         ValueError: `w` outside (0, 1), a dense metric that is not positive, or no uniform rate that gains.
     """
-    if w is not None and not 0 < w < 1:
+    if w is not None and not 0 < number("w", w) < 1:
         raise ValueError(f"w={w} is outside (0, 1); it weighs the metric against the cost")
     dense = evaluator.measure(evaluator.dense)
     if not dense.metric > 0:

@@ -35,6 +35,8 @@ class Settings:
     train_loss: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.recovery, str):
+            raise unknown("recovery", self.recovery, RECOVERY_NAMES)
         for name in self.recovery.split("+"):
             if name not in RECOVERY_NAMES or (name == "none" and self.recovery != "none"):
                 raise unknown("recovery", self.recovery, RECOVERY_NAMES)

@@ -16,19 +16,39 @@ Score = Callable[[Any, Tensor], Any]
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Fraction of examples whose largest logit (dimension 1) is the target class, in [0, 1]."""
-    return (outputs.argmax(1) == targets).double().mean()
+    classes = outputs.argmax(1)
+    _check_alike(classes, targets)
+    return (classes == targets).double().mean()
+
+
+def mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error; outputs and targets have the same shape."""
+    _check_alike(outputs, targets)
+    return functional.mse_loss(outputs, targets)
+
+
+def mae(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean absolute error; outputs and targets have the same shape."""
+    _check_alike(outputs, targets)
+    return functional.l1_loss(outputs, targets)
+
+
+def _check_alike(outputs: Tensor, targets: Tensor) -> None:
+    # torch would broadcast (n, 1) against (n,) to all n * n pairs, with no more than a warning.
+    if outputs.shape != targets.shape:
+        raise ValueError(f"shapes {tuple(outputs.shape)} and {tuple(targets.shape)} differ; reshape the targets")
 
 
 # name -> (function, whether higher is better)
 METRICS: dict[str, tuple[Score, bool]] = {
     "accuracy": (accuracy, True),
-    "mse": (functional.mse_loss, False),
-    "mae": (functional.l1_loss, False),
+    "mse": (mse, False),
+    "mae": (mae, False),
 }
 LOSSES: dict[str, Score] = {
     "cross_entropy": functional.cross_entropy,
-    "mse": functional.mse_loss,
-    "mae": functional.l1_loss,
+    "mse": mse,
+    "mae": mae,
     "bce_with_logits": functional.binary_cross_entropy_with_logits,
 }
 
@@ -56,15 +76,27 @@ def resolve_loss(loss: str | Score) -> Score:
     return loss
 
 
-def as_number(value: Any, what: str) -> float:
-    """A finite float from what a metric or loss returned.
+def score(function: Score, what: str, outputs: Any, targets: Tensor) -> float:
+    """What a metric or loss, called `what` in messages, returns for a whole split, as a finite float.
 
     Raises:
-        ValueError: not one number, or NaN or infinite.
+        ValueError: it fails on these outputs, or returns anything but one finite number.
     """
+    try:
+        value = function(outputs, targets)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"{what} can't score outputs {shape} against targets {tuple(targets.shape)}: {error}") from error
+    return _as_number(value, what)
+
+
+def _as_number(value: Any, what: str) -> float:
     if isinstance(value, Tensor) and value.numel() != 1:
         raise ValueError(f"{what} must return one number for the whole split, got a tensor of shape {tuple(value.shape)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} must return one number, got {type(value).__name__} {value!r:.80}") from error
     if not torch.isfinite(torch.tensor(number)):
         raise ValueError(f"{what} returned {number}; it must be finite")
     return number

@@ -51,9 +51,14 @@ class ResNet(nn.Module):
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.linear = nn.Linear(64, classes)
 
+    def stages(self) -> list[nn.Module]:
+        """The three stages."""
+        return [self.get_submodule(f"layer{stage}") for stage in (1, 2, 3)]
+
     def forward(self, x: Tensor) -> Tensor:
         """Images ``(n, channels, h, w)`` to logits ``(n, classes)``."""
         x = torch.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
+        for stage in self.stages():
+            x = stage(x)
         logits: Tensor = self.linear(x.mean((2, 3)))
         return logits

@@ -81,8 +81,8 @@ def as_split(data: Any, name: str) -> Split:
     elif isinstance(data, (tuple, list)) and len(data) == 2:
         inputs, targets = data
         if not isinstance(inputs, (dict, tuple, list)):
-            inputs = torch.as_tensor(inputs)
-        split = Split(tuple(inputs) if isinstance(inputs, list) else inputs, torch.as_tensor(targets))
+            inputs = _as_tensor(inputs, f"{name}: inputs")
+        split = Split(tuple(inputs) if isinstance(inputs, list) else inputs, _as_tensor(targets, f"{name}: targets"))
     else:
         raise TypeError(f"{name}: expected (inputs, targets), a Dataset or a DataLoader, got {type(data).__name__}")
     return _checked(split, name)
@@ -114,4 +114,11 @@ def _from_dataset(dataset: Any, collate: Callable[[list[Any]], Any], name: str) 
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"{name}: every item must be an (inputs, target) pair")
     inputs, targets = batch
-    return Split(tuple(inputs) if isinstance(inputs, list) else inputs, torch.as_tensor(targets))
+    return Split(tuple(inputs) if isinstance(inputs, list) else inputs, _as_tensor(targets, f"{name}: targets"))
+
+
+def _as_tensor(values: Any, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{what} must be tensors or arrays of numbers, got {type(values).__name__}: {error}") from error

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reptile_env.tasks.metrics import Score, as_number, resolve_loss, resolve_metric
+from reptile_env.errors import number
+from reptile_env.tasks.metrics import Score, resolve_loss, resolve_metric, score
 from reptile_env.tasks.splits import Split, as_split, call
 
 _unnamed = itertools.count()
@@ -61,7 +62,7 @@ class Task:
         for key, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise ValueError(f"task {self.name!r}: {key} holds NaN or infinity; train or load the network again")
-        if w is not None and not 0 < w < 1:
+        if w is not None and not 0 < number("w", w) < 1:
             raise ValueError(f"w={w} is outside (0, 1); it weighs the metric against the cost")
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.train = as_split(train, "train")
@@ -72,6 +73,8 @@ class Task:
         self.family = family
         self.w = w
         self.registered = False
+        # What others derive from the task and keep for as long as it lives; no part of its value.
+        self.kept: dict[Any, Any] = {}
         self._check_overlap()
         self.score(self._probe(), self.valid[:2])
 
@@ -94,11 +97,11 @@ class Task:
         """Metric and loss of the outputs of a whole split.
 
         Raises:
-            ValueError: the metric or loss did not return one finite number.
+            ValueError: the metric or loss fails on them, or does not return one finite number.
         """
         with torch.no_grad():
-            metric = as_number(self.metric(outputs, split.targets), f"metric {self.metric_name!r}")
-            return metric, as_number(self.loss(outputs, split.targets), "loss")
+            metric = score(self.metric, f"metric {self.metric_name!r}", outputs, split.targets)
+            return metric, score(self.loss, "loss", outputs, split.targets)
 
     def _probe(self) -> Any:
         with torch.no_grad():
@@ -121,6 +124,9 @@ class Task:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Task:
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"kept": {}}
 
     def __reduce__(self) -> Any:
         if self.registered:

@@ -1,0 +1,71 @@
+"""Results on disk: a folder for each run, never over an older one, whole files or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from agents.cli import BadArgumentError
+from agents.trace import Row, Trace
+
+_VERSIONED = ("torch", "numpy", "gymnasium", "stable-baselines3", "torch-pruning")
+
+
+def free_folder(path: Path | None, what: str) -> Path:
+    """The folder of a run, not made yet.
+
+    Args:
+        path: a folder that does not exist or is empty; None takes one under ``runs/`` named after `what` and the time.
+        what: words for its name.
+
+    Raises:
+        BadArgumentError: something is there already.
+    """
+    folder = path or Path("runs") / f"{what}-{time.strftime('%Y%m%d-%H%M%S')}".replace(":", ".")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadArgumentError(f"--out {folder} exists and is not an empty folder; name a new one, results are never overwritten")
+    return folder
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write JSON, whole or not at all, one line for each key."""
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in data.items())
+    write(path, f"{{\n{lines}\n}}\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on."""
+    import reptile_env
+
+    found = {name: metadata.version(name) for name in _VERSIONED}
+    return {"reptile_env": reptile_env.__version__, "python": platform.python_version()} | found
+
+
+class BestPlanFile:
+    """Keeps the best plan of one or more runs on disk; told of every row, it writes when the best improves.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._utility = float("-inf")
+
+    def __call__(self, trace: Trace, row: Row, improved: bool) -> None:
+        """Take note of an evaluated plan."""
+        if improved and row.utility > self._utility:
+            self._utility = row.utility
+            write_json(self._path, {"agent": trace.agent, "task": trace.task, "env_settings": trace.env_settings} | row.to_dict())

@@ -1,0 +1,45 @@
+"""``python -m agents verify``: does a saved network measure what its table says?"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+
+import reptile_env
+from agents.arguments import BadArgumentError, resolve_task
+from reptile_env.tasks.splits import call
+from reptile_env.tasks.task import concatenate
+
+# Far below one example of any test split, far above the rounding of another order of summation.
+TOLERANCE = 1e-5
+
+
+def verify(out: Path) -> int:
+    """Load ``out/network`` and measure it on the test split (on the validation split where the task has none).
+
+    Returns:
+        The exit status: 0 when it measures what the table says, else 1.
+
+    Raises:
+        BadArgumentError: `out` is not a folder that ``compress`` wrote.
+    """
+    for name in ("run.json", "table.json", "network"):
+        if not (out / name).exists():
+            raise BadArgumentError(f"{out} is not a finished run of compress: it holds no {name}")
+    run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    results = json.loads((out / "table.json").read_text(encoding="utf-8"))
+    torch.set_num_threads(run["threads"])
+    chosen = next(row for row in results["rows"] if row["chosen"])
+    task = resolve_task(run["task"])
+    which, split = ("test", task.test_split()) if task.has_test else ("valid", task.valid)
+    network = reptile_env.load(out / "network")
+    with torch.inference_mode():
+        outputs = concatenate([call(network.model, batch.inputs) for batch in split.batches(256)])
+    measured, _ = task.score(outputs, split)
+    same = math.isclose(measured, chosen[which], rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    verdict = "the same as in the table" if same else f"DIFFERENT from the table's {chosen[which]:.6f}"
+    print(f"{out / 'network'}, loaded in a new process: {which} {results['metric']} {measured:.4f}, {verdict}")
+    return 0 if same else 1

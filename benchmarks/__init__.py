@@ -1,0 +1,1 @@
+"""Benchmarks: calibration of the built-in tasks. ``python -m benchmarks`` is their command line."""

@@ -1,0 +1,111 @@
+"""Calibration of a task: what dense, uniform, random and searched plans yield, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+import reptile_env
+from agents.base import Agent
+from agents.cma_es import CmaEs
+from agents.coordinate_ascent import CoordinateAscent
+from agents.random_search import RandomSearch
+from reptile_env.actions import DEFAULT_MAX_RATE
+from reptile_env.env import ReptilePruneEnv
+from reptile_env.evaluation.live import LiveEvaluator
+from reptile_env.evaluation.reference import uniform_plan, uniform_rates
+
+RANDOM_PLANS = 2000  # ten samples of 200, so that "best of 200" is a mean and not one draw
+SEARCH_EVALUATIONS = 5000  # of each search
+Progress = Callable[[str, float], None]
+
+
+def calibrate(name: str, progress: Progress = lambda step, done: None) -> dict[str, Any]:
+    """The entry of a task in ``references.json``.
+
+    Args:
+        name: a built-in task; its environment is made with the default settings.
+        progress: told of the step and the fraction of it done.
+
+    Raises:
+        ValueError: the task shows too little: mean random < 0 < uniform 1 < best of 200 random + 0.1 < best known, and best
+            known at least 1.15, are what a benchmark task has to show.
+    """
+    env = gym.make("ReptilePrune-v0", task=name, measure="round")
+    inner = env.unwrapped
+    assert isinstance(inner, ReptilePruneEnv)
+    evaluator, reference = inner.evaluator, inner.reference
+    assert isinstance(evaluator, LiveEvaluator)
+    settings = evaluator.settings
+    sweep = [(rate, evaluator.measure(uniform_plan(evaluator, rate))) for rate in uniform_rates(DEFAULT_MAX_RATE)]
+    drawn = _returns(env, RandomSearch("random"), RANDOM_PLANS, lambda done: progress("random plans", done))
+    best_of_200 = float(np.mean([max(drawn[i : i + 200]) for i in range(0, RANDOM_PLANS, 200)]))
+    found = []
+    for agent in (CoordinateAscent("coordinate-ascent"), CmaEs("cma-es")):
+        trace = agent.run(env, SEARCH_EVALUATIONS, 0, listeners=[_told(agent.name, progress)])
+        assert trace.best is not None
+        found.append((trace.best.plan_return, agent.name, trace.best.plan))
+    best, searcher, plan = max(found, key=lambda entry: entry[0])
+    dense_test, best_test = evaluator.test(evaluator.dense), evaluator.test(plan)
+    entry = {
+        "settings": {
+            "recovery": settings.recovery,
+            "importance": settings.importance,
+            "granularity": settings.granularity,
+            "cost": reference.cost,
+            "max_rate": DEFAULT_MAX_RATE,
+        },
+        "groups": len(evaluator.sizes),
+        "params": reference.dense.params,
+        "macs": reference.dense.macs,
+        "w": reference.w,
+        "scale": reference.scale,
+        "dense": {"valid": reference.dense.metric, "test": dense_test.metric},
+        "uniform": {
+            "rate": reference.uniform_rate,
+            "sweep": [{"rate": rate, "metric": m.metric, "cost": m.cost(reference.cost)} for rate, m in sweep],
+        },
+        "random": {"plans": RANDOM_PLANS, "mean": float(np.mean(drawn)), "best_of_200": best_of_200, "best": max(drawn)},
+        "best_known": {
+            "return": best,
+            "valid": evaluator.measure(plan).metric,
+            "test": best_test.metric,
+            "relative_cost": best_test.cost(reference.cost) / reference.dense.cost(reference.cost),
+            "found_by": f"{searcher}, {SEARCH_EVALUATIONS} evaluations, seed 0",
+            "command": f"python -m benchmarks checkpoints {name} --calibrate-only",
+            "plan": plan.to_dict(),
+        },
+        "reptile_env": reptile_env.__version__,
+    }
+    check(name, entry)
+    return entry
+
+
+def check(name: str, entry: dict[str, Any]) -> None:
+    """Refuse a task that separates nothing.
+
+    Raises:
+        ValueError: says which of the conditions does not hold.
+    """
+    mean, best_of_200, best = entry["random"]["mean"], entry["random"]["best_of_200"], entry["best_known"]["return"]
+    conditions = {
+        f"mean random ({mean:.3f}) < 0": mean < 0,
+        f"best of 200 random ({best_of_200:.3f}) > uniform 1": best_of_200 > 1,
+        f"best of 200 random ({best_of_200:.3f}) + 0.1 <= best known ({best:.3f})": best_of_200 + 0.1 <= best,
+        f"best known ({best:.3f}) >= 1.15": best >= 1.15,
+    }
+    broken = [text for text, holds in conditions.items() if not holds]
+    if broken:
+        raise ValueError(f"task {name!r} is no benchmark: not {'; not '.join(broken)}. Change its network or its w")
+
+
+def _returns(env: gym.Env[Any, Any], agent: Agent, plans: int, progress: Callable[[float], None]) -> list[float]:
+    trace = agent.run(env, plans, 0, listeners=[lambda trace, row, improved: progress(row.evaluation / plans)])
+    return [row.plan_return for row in trace.rows]
+
+
+def _told(name: str, progress: Progress) -> Callable[..., None]:
+    return lambda trace, row, improved: progress(name, row.evaluation / SEARCH_EVALUATIONS)

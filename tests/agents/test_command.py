@@ -1,0 +1,117 @@
+"""``python -m agents``: what it writes, what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import reptile_env
+from agents.__main__ import main
+from agents.trace import Trace
+from tests.helpers import ROOT
+
+
+def test_list_names_agents_and_tasks_without_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import sys; from agents.__main__ import main; main(['list']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert all(word in done.stdout for word in ("sac", "dqn", "random", "digits-cnn"))
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn", "random"])
+def test_train_writes_trace_plan_logs_and_model(algorithm: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert main(["train", algorithm, "--task", "digits-mlp", "--steps", "40", "--out", str(out)]) == 0
+    trace = Trace.load(out / f"trace-{algorithm}.jsonl")
+    assert len(trace.rows) == 40
+    assert trace.best is not None
+    kept = json.loads((out / "best_plan.json").read_text())
+    assert reptile_env.Plan.from_dict(kept["plan"]) == trace.best.plan
+    assert list((out / "tensorboard").rglob("events.out.tfevents.*"))
+    assert (out / f"{algorithm}.zip").exists() == (algorithm != "random")
+
+
+def test_compress_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["compress", "--task", "digits-mlp", "--steps", "40", "--out", str(out)]) == 0
+    printed = capfd.readouterr().out
+    assert "the same as in the table" in printed
+    assert (out / "picture.png").stat().st_size > 10_000
+    rows = json.loads((out / "table.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["dense", "best uniform", "random search", "sac"]
+    assert rows[0]["plan_return"] == 0
+    assert rows[1]["plan_return"] == pytest.approx(1)
+    with (out / "table.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+    network = reptile_env.load(out / "network")
+    evaluator = reptile_env.compress("digits-mlp", network.plan)
+    assert evaluator.measurement == network.measurement
+
+
+def test_verify_finds_a_network_that_measures_something_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["compress", "--task", "digits-mlp", "--agent", "random", "--steps", "5", "--out", str(out)]) == 0
+    table = json.loads((out / "table.json").read_text())
+    for row in table["rows"]:
+        row["test"] -= 0.01
+    (out / "table.json").write_text(json.dumps(table))
+    assert main(["verify", str(out)]) == 1
+    assert "DIFFERENT" in capfd.readouterr().out
+
+
+def test_own_task_without_a_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own_compressible.py").write_text(
+        "import torch, reptile_env\n"
+        "def task():\n"
+        "    torch.manual_seed(0)\n"
+        "    x, y = torch.randn(200, 6), torch.randint(0, 3, (200,))\n"
+        "    net = torch.nn.Sequential(torch.nn.Linear(6, 20), torch.nn.ReLU(), torch.nn.Linear(20, 3))\n"
+        "    return reptile_env.Task(net, (x[:100], y[:100]), (x[100:], y[100:]), name='own')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--task", "own_compressible:task", "--agent", "random", "--steps", "20", "--budget", "0.5", "--out", "run"]
+    assert main(["compress", *arguments]) == 0
+    assert "valid accuracy" in capfd.readouterr().out
+    assert json.loads((tmp_path / "run" / "table.json").read_text())["rows"][-1]["macs"] <= 90
+
+
+BAD = {
+    "unknown agent": (["train", "sca"], "did you mean 'sac'"),
+    "unknown task": (["train", "sac", "--task", "digit-cnn"], "did you mean 'digits-cnn'"),
+    "no steps": (["train", "sac", "--steps", "0"], "evaluate at least 1 plan"),
+    "steps no number": (["train", "sac", "--steps", "many"], "valid integer"),
+    "bad seed": (["train", "sac", "--seed", "-1"], "2**32 - 1"),
+    "bad budget": (["compress", "--budget", "1.5"], "outside (0, 1]"),
+    "unreachable budget": (["compress", "--budget", "0.0001"], "the smallest that can is"),
+    "bad cost": (["compress", "--cost", "mac"], "did you mean 'macs'"),
+    "no such module": (["compress", "--task", "nowhere_at_all:task"], "there is no module"),
+    "no such function": (["compress", "--task", "json:lods"], "did you mean 'loads'"),
+    "not a task": (["compress", "--task", "platform:machine"], "must return a reptile_env.Task"),
+    "unknown option": (["train", "sac", "--stesp", "3"], "--stesp"),
+    "unknown command": (["compres"], "compres"),
+    "no command": ([], "missing command"),
+    "no algorithm": (["train"], "'algorithm'"),
+    "no run": (["verify", "nowhere"], "not a finished run"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, message = BAD[name]
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_older_run_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("kept")
+    assert main(["train", "random", "--out", str(tmp_path)]) == 2
+    assert "never overwritten" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -1,0 +1,71 @@
+"""A task that can't be compressed sensibly is refused when it is made, with the mend."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import reptile_env
+from tests.helpers import classes, small_network
+
+NAN = float("nan")
+X, Y = classes(40)
+BROKEN = small_network()
+with torch.no_grad():
+    BROKEN[2].weight[3, 5] = NAN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"model": None}, TypeError, "torch.nn.Module, got NoneType"),
+        ({"model": BROKEN}, ValueError, "2.weight holds NaN or infinity; train or load the network again"),
+        ({"model": nn.Linear(3, 4)}, ValueError, "does not run on the first examples of valid"),
+        ({"train": (X[:0], Y[:0])}, ValueError, "train: the split has size 0; give it at least one example"),
+        ({"valid": (X[:0], Y[:0])}, ValueError, "valid: the split has size 0"),
+        ({"test": (X[:0], Y[:0])}, ValueError, "test: the split has size 0"),
+        ({"train": DataLoader(TensorDataset(X[:0], Y[:0]))}, ValueError, "train: the split has size 0"),
+        ({"train": (X[20:], Y[20:])}, ValueError, "train and valid share 20 examples; split the data"),
+        ({"test": (X[15:25], Y[15:25])}, ValueError, "train and test share 5 examples"),
+        ({"train": (X[:10], Y[:9])}, ValueError, r"train: inputs \(10, 8\) and targets \(9,\) differ"),
+        ({"train": ((X[:10], X[:9]), Y[:10])}, ValueError, "train: inputs .* differ"),
+        ({"train": (X[:10] * NAN, Y[:10])}, ValueError, "train: inputs hold NaN or infinity; clean the data"),
+        ({"train": None}, TypeError, r"train: expected \(inputs, targets\), a Dataset or a DataLoader, got NoneType"),
+        ({"valid": X}, TypeError, r"valid: expected \(inputs, targets\)"),
+        ({"train": ("abc", Y[:3])}, TypeError, "train: inputs must be tensors or arrays of numbers, got str"),
+        ({"train": (X[:3], "abc")}, TypeError, "train: targets must be tensors or arrays of numbers, got str"),
+        ({"train": ([["a"]], Y[:1])}, TypeError, "train: inputs must be tensors, got list"),
+        ({"train": TensorDataset(X[:20])}, TypeError, r"every item must be an \(inputs, target\) pair"),
+        ({"metric": "acc"}, ValueError, "unknown metric 'acc'; known: accuracy, mse, mae; did you mean 'accuracy'"),
+        ({"metric": 3}, TypeError, r"metric must be a name or a callable\(outputs, targets\), got int"),
+        ({"metric": lambda o, t: NAN}, ValueError, "metric .* returned nan; it must be finite"),
+        ({"metric": lambda o, t: o}, ValueError, "one number for the whole split, got a tensor of shape"),
+        ({"metric": lambda o, t: None}, ValueError, "one number, got NoneType"),
+        ({"metric": lambda o, t: o @ o}, ValueError, r"metric .* can't score outputs \(2, 4\) against targets \(2,\)"),
+        ({"metric": "mse"}, ValueError, r"metric 'mse' can't score outputs \(2, 4\) against targets \(2,\)"),
+        ({"valid": (X[20:], Y[20:, None])}, ValueError, r"shapes \(2,\) and \(2, 1\) differ; reshape the targets"),
+        ({"loss": "crossentropy"}, ValueError, "unknown loss 'crossentropy'.*did you mean 'cross_entropy'"),
+        ({"loss": 3}, TypeError, "loss must be a name or a callable"),
+        ({"loss": lambda o, t: math.inf}, ValueError, "loss returned inf"),
+        ({"loss": "bce_with_logits"}, ValueError, "loss can't score outputs"),
+        ({"w": 0.0}, ValueError, r"w=0.0 is outside \(0, 1\)"),
+        ({"w": "high"}, TypeError, "w must be a number, got str 'high'"),
+    ],
+)
+def test_a_bad_task_is_refused_when_it_is_made(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    good = {"model": small_network(), "train": (X[:20], Y[:20]), "valid": (X[20:], Y[20:])}
+    with pytest.raises(error, match=message):
+        reptile_env.Task(**{**good, **arguments})
+
+
+def test_outputs_of_another_shape_than_the_targets_never_broadcast() -> None:
+    # torch's own mse_loss of (n, 1) and (n,) is a mean over n * n pairs.
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 1))
+    for name in ("mse", "mae"):
+        with pytest.raises(ValueError, match=r"\(2, 1\) and \(2,\) differ; reshape the targets"):
+            reptile_env.Task(model, (X[:20], X[:20, 0]), (X[20:], X[20:, 0]), metric=name, loss=name)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+import torch
+
+import reptile_env
+from reptile_env.tasks.registry import TaskSpec, best_known, make_task, references, register_task
+from tests.helpers import make
+
+
+def test_every_task_is_listed_with_what_it_is() -> None:
+    rows = {row["name"]: row for row in reptile_env.tasks()}
+    assert {"digits-cnn", "digits-mlp"} <= rows.keys()
+    for row in rows.values():
+        assert row.keys() == {"name", "family", "split", "data", "groups", "params"}
+        assert json.loads(json.dumps(row)) == row
+
+
+def test_the_list_tells_the_truth(builtin: str) -> None:
+    row = next(row for row in reptile_env.tasks() if row["name"] == builtin)
+    env = make(builtin)
+    assert row["groups"] == len(env.groups)
+    assert row["params"] == sum(p.numel() for p in env.evaluator.task.model.parameters())
+    assert row["family"] == env.evaluator.task.family
+
+
+def test_a_built_in_task_is_made_once(builtin: str) -> None:
+    task = reptile_env.make_task(builtin)
+    assert reptile_env.make_task(builtin) is task
+    assert pickle.loads(pickle.dumps(task)) is task
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(ValueError, match="registered already; choose another name"):
+        register_task(TaskSpec("digits-cnn", "cnn", "", "a:b", "a:b"))
+
+
+def test_splits_are_apart_and_whole(builtin: str) -> None:
+    task = make_task(builtin)
+    parts = [task.train.fingerprints(), task.valid.fingerprints(), task.test_split().fingerprints()]
+    assert sum(map(len, parts)) == len(set().union(*parts)) > 1700
+    assert [len(task.train), len(task.valid), len(task.test_split())] == [897, 450, 450]
+    for split in (task.train, task.valid, task.test_split()):
+        assert torch.bincount(split.targets).min() > 30
+
+
+def test_the_calibration_in_the_repository_is_of_the_networks_in_it(builtin: str) -> None:
+    known, env = references()[builtin], make(builtin)
+    assert known["dense"]["valid"] == pytest.approx(env.reference.dense.metric, abs=1.5 / 450)
+    assert known["w"] == env.reference.w
+    assert known["scale"] == pytest.approx(env.reference.scale, abs=0.01)
+
+
+def test_built_in_tasks_have_head_room(builtin: str) -> None:
+    known = references()[builtin]
+    assert known["random"]["mean"] < 0 < 1 < known["random"]["best_of_200"] < known["best_known"]["return"]
+
+
+def test_the_best_known_return_is_for_its_settings_alone(builtin: str) -> None:
+    settings = make(builtin).evaluator.settings
+    assert best_known(builtin, settings, "macs", 0.9) == references()[builtin]["best_known"]["return"]
+    for cost, max_rate in (("params", 0.9), ("macs", 0.5)):
+        assert best_known(builtin, settings, cost, max_rate) != best_known(builtin, settings, cost, max_rate), "NaN is expected"
+
+
+def test_the_best_known_plan_returns_what_is_said(builtin: str) -> None:
+    known, env = references()[builtin]["best_known"], make(builtin)
+    measured = env.measure(reptile_env.Plan.from_dict(known["plan"]))
+    # Another machine may see one validation example differently.
+    one_example = env.reference.w / (450 * env.reference.dense.metric) / env.reference.scale
+    assert env.reference.return_of(measured) == pytest.approx(known["return"], abs=1.01 * one_example)

@@ -1,0 +1,144 @@
+"""The budget wall: no agent can end above it, and a lazy one ends right below it."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reptile_env.compression.plan import removal_count
+from reptile_env.env import ReptilePruneEnv
+from reptile_env.tasks.task import Task
+from tests.helpers import episode, make
+
+COSTS = ["macs", "params", "bytes"]
+every_cost = pytest.mark.parametrize("cost", COSTS)
+every_number_of_rounds = pytest.mark.parametrize("rounds", [1, 2])
+
+
+@functools.cache
+def capped(task: str, cost: str, budget: float, rounds: int = 1, **kwargs: Any) -> ReptilePruneEnv:
+    return make(task, cost=cost, budget=budget, rounds=rounds, measure="round", **kwargs)
+
+
+def cost_of(env: ReptilePruneEnv, cost: str, widths: tuple[int, ...]) -> int:
+    return int(env.evaluator.costs.all(widths)[cost])
+
+
+@every_cost
+@every_number_of_rounds
+@given(
+    budget=st.sampled_from([0.1, 0.25, 0.5, 0.9, 1.0]),
+    rates=st.lists(st.one_of(st.floats(0, 0.9), st.sampled_from([0.0, 0.9])), min_size=14, max_size=14),
+)
+def test_it_is_never_exceeded(builtin: str, cost: str, rounds: int, budget: float, rates: list[float]) -> None:
+    env = capped(builtin, cost, budget, rounds)
+    _, info = episode(env, rates)
+    dense = cost_of(env, cost, env.evaluator.sizes)
+    assert info[cost] <= budget * dense
+    assert info[cost] == env.measurement.cost(cost) == cost_of(env, cost, env.plan.widths)
+
+
+@every_cost
+@every_number_of_rounds
+@pytest.mark.parametrize("budget", [0.13, 0.3, 0.5, 0.77, 0.95])
+def test_an_agent_that_asks_for_nothing_lands_within_one_channel(builtin: str, cost: str, rounds: int, budget: float) -> None:
+    env = capped(builtin, cost, budget, rounds)
+    episode(env, 0.0)
+    cap = budget * cost_of(env, cost, env.evaluator.sizes)
+    widths, sizes = env.plan.widths, env.evaluator.sizes
+    assert cost_of(env, cost, widths) <= cap
+    wider = [(*widths[:i], widths[i] + 1, *widths[i + 1 :]) for i, size in enumerate(sizes) if widths[i] < size]
+    assert wider
+    assert any(cost_of(env, cost, each) > cap for each in wider)
+
+
+@every_number_of_rounds
+@pytest.mark.parametrize(("rate", "bites"), [(0.0, True), (0.1, True), (0.9, False)])
+def test_it_bites_only_where_it_must(builtin: str, rounds: int, rate: float, bites: bool) -> None:
+    env = capped(builtin, "macs", 0.4, rounds)
+    env.reset(seed=0)
+    bit = []
+    for group in [*range(len(env.groups))] * rounds:
+        before = len(env.plan.keep[group])
+        *_, info = env.step(env.action_for(rate))
+        removed, asked = before - len(env.plan.keep[group]), removal_count(before, info["rate_requested"])
+        bit.append(info["budget_bit"])
+        assert removed > asked if bit[-1] else removed == asked
+    assert any(bit) == bites
+
+
+def test_a_budget_of_everything_never_bites() -> None:
+    env = capped("digits-mlp", "macs", 1.0)
+    env.reset(seed=0)
+    assert not any(env.step(env.action_for(0.0))[4]["budget_bit"] for _ in env.groups)
+
+
+@every_cost
+@every_number_of_rounds
+def test_an_unreachable_budget_is_refused_with_the_smallest_that_is_reachable(builtin: str, cost: str, rounds: int) -> None:
+    with pytest.raises(ValueError, match="can't be reached") as refused:
+        make(builtin, cost=cost, budget=1e-4, rounds=rounds, max_rate=0.5)
+    smallest = float(re.search(r"smallest that can is ([\d.]+)", str(refused.value))[1])  # type: ignore[index]
+    env = make(builtin, cost=cost, budget=smallest, rounds=rounds, max_rate=0.5, measure="round")
+    _, info = episode(env, 0.0)
+    assert info[cost] <= smallest * cost_of(env, cost, env.evaluator.sizes)
+    with pytest.raises(ValueError, match="can't be reached"):
+        make(builtin, cost=cost, budget=smallest - 2e-4, rounds=rounds, max_rate=0.5)
+
+
+@pytest.mark.parametrize("id", ["ReptilePrune-v0", "ReptilePruneDiscrete-v0"])
+def test_it_is_met_even_when_no_decision_is_carried_out(builtin: str, id: str) -> None:
+    env = make(builtin, id, budget=0.5, prune_probability=0.0)
+    _, info = episode(env, 0.5)
+    dense = env.measure(env.evaluator.dense)
+    assert info["macs"] <= 0.5 * dense.macs
+    assert info["budget_bit"]
+
+
+def test_it_counts_what_the_listed_rates_can_reach() -> None:
+    with pytest.raises(ValueError, match="can't be reached"):
+        make("digits-mlp", "ReptilePruneDiscrete-v0", rates=[0.0, 0.2], budget=0.3)
+    env = make("digits-mlp", "ReptilePruneDiscrete-v0", rates=[0.0, 0.2], budget=0.8)
+    assert episode(env, 0.0)[1]["macs"] <= 0.8 * env.measure(env.evaluator.dense).macs
+
+
+def test_the_last_observation_tells_how_much_is_left_to_go(user_task: Task) -> None:
+    env = make(user_task, budget=0.5)
+    observed, _ = env.reset(seed=0)
+    assert observed[-1] == pytest.approx(0.5)
+    env.step(env.action_for(0.9))
+    observed, *_ = env.step(env.action_for(0.9))
+    assert observed[-1] == 0
+
+
+@given(widths=st.tuples(st.integers(1, 24), st.integers(1, 12)), rounds=st.integers(1, 3), max_rate=st.floats(0.05, 0.95))
+def test_the_wall_finds_the_fewest_channels(widths: tuple[int, int], rounds: int, max_rate: float, user_task: Task) -> None:
+    from reptile_env.budget import BudgetWall
+
+    costs = make(user_task).evaluator.costs
+    cost_now, dense = costs.all(widths)["macs"], costs.all((24, 12))["macs"]
+
+    def lowest(width: int, passes: int) -> int:
+        for _ in range(passes):
+            width -= removal_count(width, max_rate)
+        return width
+
+    reachable = costs.all((lowest(widths[0], rounds), lowest(widths[1], rounds)))["macs"]
+    cap = (reachable + cost_now) / 2
+    try:
+        wall = BudgetWall(costs, "macs", cap / dense, (24, 12), max_rate, rounds)
+    except ValueError:
+        return  # the dense network itself can't reach it
+    fewest = wall.smallest_removal(widths, 0, 0)
+    ends = [
+        costs.all((lowest(widths[0] - k, rounds - 1), lowest(widths[1], rounds)))["macs"]
+        for k in range(removal_count(widths[0], max_rate) + 1)
+    ]
+    assert fewest == int(np.argmax(np.array(ends) <= wall.cap))
+    assert ends[fewest] <= wall.cap

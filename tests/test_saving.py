@@ -1,0 +1,204 @@
+"""Saving, loading, exporting and explaining a compressed network."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import reptile_env
+from reptile_env.compression import program
+from reptile_env.saving import Compressed
+from reptile_env.tasks.digits import network
+from tests.helpers import ROOT, make
+
+TASKS = ["digits-cnn", "digits-mlp"]
+
+
+@pytest.fixture(params=TASKS)
+def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Compressed, Path]:
+    small = reptile_env.compress(request.param, make(request.param).reference.uniform_plan)
+    return small, small.save(tmp_path / "network")
+
+
+def test_loads_without_the_class_and_into_it(saved: tuple[Compressed, Path]) -> None:
+    small, folder = saved
+    images = torch.rand(7, 1, 8, 8)
+    program_, own = reptile_env.load(folder), reptile_env.load(folder, into=network(small.task))
+    for loaded in (program_, own):
+        torch.testing.assert_close(loaded.model(images), small.model(images), atol=1e-5, rtol=0)
+        assert (loaded.plan, loaded.measurement, loaded.task) == (small.plan, small.measurement, small.task)
+        assert not loaded.model.training
+    assert type(own.model) is type(network(small.task))
+    with pytest.raises(ValueError, match="load the folder with into="):
+        program_.model.train()
+    with pytest.raises(ValueError, match="copy the folder"):
+        program_.save(folder.parent / "again")
+
+
+def test_loads_in_a_process_that_never_saw_the_task(saved: tuple[Compressed, Path]) -> None:
+    small, folder = saved
+    code = (
+        "import sys, torch, reptile_env; torch.manual_seed(0); "
+        f"y = reptile_env.load({str(folder)!r}).model(torch.rand(3, 1, 8, 8)); "
+        "assert 'reptile_env.tasks.digits' not in sys.modules; print(y.flatten().tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    torch.manual_seed(0)
+    expected = small.model(torch.rand(3, 1, 8, 8)).flatten()
+    torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), expected, atol=1e-5, rtol=0)
+
+
+def test_tensor_bytes_are_the_claimed_bytes(saved: tuple[Compressed, Path]) -> None:
+    small, folder = saved
+    data = (folder / "network.safetensors").read_bytes()
+    header = int.from_bytes(data[:8], "little")
+    assert len(data) - 8 - header == small.measurement.bytes
+    assert small.measurement.bytes < make(small.task).reference.dense.bytes
+
+
+def test_no_pickle_is_written(saved: tuple[Compressed, Path]) -> None:
+    with zipfile.ZipFile(saved[1] / "program.pt2") as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    assert not any(value and name.endswith((".pt", ".pkl")) for name, value in contents.items())
+
+
+def test_the_same_network_gives_the_same_files(saved: tuple[Compressed, Path], tmp_path: Path) -> None:
+    small, folder = saved
+    again = small.save(tmp_path / "again")
+    assert (folder / "network.safetensors").read_bytes() == (again / "network.safetensors").read_bytes()
+
+
+def test_a_folder_in_use_is_refused(saved: tuple[Compressed, Path]) -> None:
+    small, folder = saved
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match="not an empty folder"):
+        small.save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def _edit(folder: Path, change: Any) -> None:
+    record = json.loads((folder / "plan.json").read_text())
+    change(record)
+    (folder / "plan.json").write_text(json.dumps(record))
+
+
+TAMPERED = {
+    "shape": lambda r: next(iter(r["tensors"].values())).update(shape=[1, 2]),
+    "dtype": lambda r: next(iter(r["tensors"].values())).update(dtype="torch.float64"),
+    "missing tensor": lambda r: r["tensors"].popitem(),
+    "extra tensor": lambda r: r["tensors"].update(other={"shape": [1], "dtype": "torch.float32"}),
+    "another format": lambda r: r.update(format=2),
+    "no plan": lambda r: r.pop("plan"),
+    "a plan of nothing": lambda r: next(iter(r["plan"].values())).update(keep=[]),
+    "measurement": lambda r: r["measurement"].pop("macs"),
+    "hash": lambda r: r["sha256"].update({"program.pt2": "0" * 64}),
+    "alias": lambda r: r["aliases"].update(a="../../b"),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_changed_record_is_refused(what: str, saved: tuple[Compressed, Path]) -> None:
+    _, folder = saved
+    _edit(folder, TAMPERED[what])
+    with pytest.raises(ValueError, match=r"plan|tensors|save|SHA|kept|keeps"):
+        reptile_env.load(folder)
+
+
+@pytest.mark.parametrize("name", ["network.safetensors", "program.pt2", "plan.json"])
+def test_damaged_and_missing_files_are_refused(name: str, saved: tuple[Compressed, Path]) -> None:
+    _, folder = saved
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"SHA-256 differs|not JSON"):
+        reptile_env.load(folder)
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match="is missing"):
+        reptile_env.load(folder)
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return print, ("a pickle ran",)
+
+
+def test_a_pickle_in_the_program_never_runs(saved: tuple[Compressed, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    small, folder = saved
+    data = io.BytesIO((folder / "program.pt2").read_bytes())
+    with zipfile.ZipFile(data, "a") as archive:
+        prefix = archive.namelist()[0].split("/")[0]
+        archive.writestr(f"{prefix}/data/sample_inputs/other.pt", pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match="holds a pickle"):
+        program.load(data.getvalue(), dict(small.model.state_dict()))
+    assert "a pickle ran" not in capsys.readouterr().out
+
+
+def test_code_in_a_symbolic_size_never_runs(saved: tuple[Compressed, Path], tmp_path: Path) -> None:
+    small, folder = saved
+    evil = f"__import__('pathlib').Path({str(tmp_path / 'ran')!r}).touch()"
+    changed = io.BytesIO()
+    with zipfile.ZipFile(folder / "program.pt2") as source, zipfile.ZipFile(changed, "w") as out:
+        for name in source.namelist():
+            text = source.read(name)
+            if name.endswith("model.json"):
+                before = text
+                text = text.replace(b"Symbol(", f"{evil} or Symbol(".encode())
+                assert text != before
+            out.writestr(name, text)
+    with pytest.raises(ValueError, match="unexpected symbolic size"):
+        program.load(changed.getvalue(), dict(small.model.state_dict()))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_into_another_network_is_refused(saved: tuple[Compressed, Path]) -> None:
+    small, folder = saved
+    other = TASKS[1 - TASKS.index(small.task)]
+    with pytest.raises(ValueError, match="different tensors"):
+        reptile_env.load(folder, into=network(other))
+    with pytest.raises(TypeError, match="Module"):
+        reptile_env.load(folder, into="digits-cnn")  # type: ignore[arg-type]
+
+
+def test_onnx_gives_the_same_outputs(tmp_path: Path) -> None:
+    small = reptile_env.compress("digits-cnn", make("digits-cnn").reference.uniform_plan)
+    session = onnxruntime.InferenceSession(str(small.export_onnx(tmp_path / "small.onnx")))
+    for batch in (1, 5):
+        images = torch.rand(batch, 1, 8, 8)
+        (got,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        np.testing.assert_allclose(got, small.model(images).detach().numpy(), atol=1e-4)
+
+
+def test_compress_takes_the_json_form_and_refuses_other_plans() -> None:
+    plan = make("digits-mlp").reference.uniform_plan
+    small = reptile_env.compress("digits-mlp", json.loads(json.dumps(plan.to_dict())))
+    assert small.plan == plan
+    assert sum(p.numel() for p in small.model.parameters()) == small.measurement.params
+    with pytest.raises(ValueError, match="are not those of task"):
+        reptile_env.compress("digits-cnn", plan)
+    with pytest.raises(ValueError, match="did you mean 'recovery'"):
+        reptile_env.compress("digits-mlp", plan, recovry="none")
+
+
+def test_explain_measures_each_neighbour() -> None:
+    env = make("digits-mlp")
+    plan = env.reference.uniform_plan
+    explained = reptile_env.explain("digits-mlp", plan)
+    assert [e.group for e in explained] == list(env.groups)
+    for index, e in enumerate(explained):
+        undone = env.measure(plan.replace(index, range(e.size)))
+        assert e.undo_metric == pytest.approx(undone.metric - env.measure(plan).metric)
+        assert e.undo_return == pytest.approx(env.reference.return_of(undone) - 1)
+        assert e.undo_cost > 0 > e.deeper_cost
+        assert 0 < e.saved < 1
+        assert e.group in e.reason
+        assert f"{e.kept} of {e.size}" in e.reason
