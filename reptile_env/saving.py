@@ -6,7 +6,6 @@ A saved network is a folder of three files, none of which holds a pickle: ``netw
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from reptile_env.compression import program, prune
+from reptile_env.compression.layers import prepare
 from reptile_env.compression.plan import Plan
 from reptile_env.evaluation.live import live_evaluator
 from reptile_env.evaluation.measurement import Measurement
@@ -183,7 +183,8 @@ def _read_record(folder: Path) -> dict[str, Any]:
 def _fill(into: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     if not isinstance(into, nn.Module):
         raise TypeError(f"into must be a torch.nn.Module, got {type(into).__name__}")
-    state = into.state_dict()
+    model = prepare(into)[0].eval()
+    state = model.state_dict()
     if state.keys() != tensors.keys():
         different = sorted(state.keys() ^ tensors.keys())
         raise ValueError(
@@ -196,7 +197,6 @@ def _fill(into: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
             raise ValueError(
                 f"{name}: saved {tuple(tensor.shape)} {tensor.dtype} does not fit into {tuple(dense.shape)} {dense.dtype}"
             )
-    model = copy.deepcopy(into).eval()
     prune.install(model, tensors)
     return model
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from reptile_env.compression.groups import TRANSPOSED, Group, Structure
+from reptile_env.compression.groups import Group, Structure
+from reptile_env.compression.producers import TRANSPOSED
 
 Importance = Callable[[Group, int, Mapping[str, Tensor], Structure, Mapping[str, nn.Module]], Tensor]
 
@@ -17,10 +18,11 @@ def _filter_norms(order: int) -> Importance:
         group: Group, index: int, state: Mapping[str, Tensor], structure: Structure, modules: Mapping[str, nn.Module]
     ) -> Tensor:
         total = torch.zeros(group.size, dtype=torch.float64)
-        for producer in group.producers:
-            name = f"{producer}.weight" if producer else "weight"
-            dim = 1 if isinstance(modules[producer], TRANSPOSED) else 0
-            axis = structure.axes[name, dim]
+        for (name, dim), axis in structure.axes.items():
+            layer, _, leaf = name.rpartition(".")
+            # Rows that the channels' own layers write: output filters, gates, heads. What reads them is left out.
+            if layer not in group.producers or not leaf.startswith("weight") or dim != _output_dim(modules[layer]):
+                continue
             filters = state[name].transpose(0, dim).flatten(1).double()
             norms = torch.linalg.vector_norm(filters, ord=order, dim=1)
             mine = torch.from_numpy(axis.group == index)
@@ -30,6 +32,10 @@ def _filter_norms(order: int) -> Importance:
         return total
 
     return score
+
+
+def _output_dim(layer: nn.Module) -> int:
+    return 1 if isinstance(layer, TRANSPOSED) else 0
 
 
 # name -> score; L1: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017.

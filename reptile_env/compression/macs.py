@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.flop_counter import FlopCounterMode
 
+from reptile_env.compression import prune
 from reptile_env.compression.cost import CostModel
-from reptile_env.compression.groups import CONVS, TRANSPOSED, Structure
+from reptile_env.compression.groups import Structure, tensors_of
+from reptile_env.compression.layers import RECURRENT
+from reptile_env.compression.plan import Plan
+from reptile_env.compression.producers import CONVS, TRANSPOSED
 from reptile_env.tasks.splits import Inputs, call, map_inputs
 
 
-def cost_model(model: nn.Module, structure: Structure, inputs: Inputs) -> CostModel:
-    """The cost model of `model`, held against torch's own operation counter on the dense network.
+def cost_model(structure: Structure, inputs: Inputs) -> CostModel:
+    """The cost model of a network, held against torch's own operation counter, dense and cut.
+
+    What no weight stands for (products of activations, as in attention) is found from the counter: it is taken to be
+    proportional to the width of each group, and that is checked.
 
     Args:
-        model: the dense network.
-        structure: its groups.
+        structure: the network and its groups.
         inputs: at least one example; MACs are those of the first.
+
+    Raises:
+        ValueError: multiply-accumulates that are not proportional to the widths of groups.
     """
+    model, one = structure.model, map_inputs(lambda t: t[:1], inputs)
     tensors = _unique_tensors(model)
-    uses, counted = _uses(model, map_inputs(lambda t: t[:1], inputs))
-    fixed = np.ones((len(tensors), max(1, *(t.dim() for t in tensors.values()))), dtype=np.int64)
+    uses, dense = _uses(model, one)
+    rank = max(1, *(t.dim() for t in tensors.values()))
+    fixed = np.ones((len(tensors), rank), dtype=np.int64)
     per_channel = np.zeros((*fixed.shape, len(structure.groups)), dtype=np.int64)
     weights = {name: np.zeros(len(tensors), dtype=np.int64) for name in ("params", "macs", "bytes")}
     for row, (name, tensor) in enumerate(tensors.items()):
@@ -43,9 +59,61 @@ def cost_model(model: nn.Module, structure: Structure, inputs: Inputs) -> CostMo
         weights["params"][row] = isinstance(tensor, nn.Parameter)
         weights["bytes"][row] = tensor.element_size()
         weights["macs"][row] = uses.get(name, 0)
-    model_costs = CostModel(fixed, per_channel, weights)
-    uncounted = counted - model_costs.all(structure.sizes)["macs"]
-    return CostModel(fixed, per_channel, weights, uncounted)
+    costs = CostModel(fixed, per_channel, weights)
+    return _with_products(costs, structure, one, dense)
+
+
+def count_macs(model: nn.Module, inputs: Inputs) -> int:
+    """Multiply-accumulates by torch's operation counter, kernels that it can't see into replaced by those it can."""
+    recurrent = any(isinstance(module, RECURRENT) for module in model.modules())
+    with contextlib.ExitStack() as stack, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        if recurrent:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # switching oneDNN off and on warns about unrelated hardware
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        counter = stack.enter_context(FlopCounterMode(display=False))
+        call(model, inputs)
+    return int(counter.get_total_flops()) // 2
+
+
+def _with_products(costs: CostModel, structure: Structure, inputs: Inputs, dense: int) -> CostModel:
+    sizes = structure.sizes
+    rest = dense - costs.all(sizes)["macs"]
+    if rest == 0:
+        return costs
+    half = [max(1, size // 2) for size in sizes]
+    shares = []
+    for group, size in enumerate(sizes):
+        widths = [half[group] if i == group else s for i, s in enumerate(sizes)]
+        lost = rest - (_cut_macs(structure, widths, inputs) - costs.all(widths)["macs"])
+        share, remainder = divmod(lost, size - half[group]) if size > half[group] else (0, lost)
+        if remainder:
+            raise ValueError(f"the multiply-accumulates of group {structure.names[group]!r} are not proportional to its width")
+        shares.append(share)
+    constant = rest - sum(share * size for share, size in zip(shares, sizes, strict=True))
+    row = np.ones((1, costs.fixed.shape[1]), dtype=np.int64)
+    row[0, 0] = constant
+    owned = np.zeros((1, *costs.per_channel.shape[1:]), dtype=np.int64)
+    owned[0, 0] = shares
+    weights = {name: np.append(weight, int(name == "macs")) for name, weight in costs.weights.items()}
+    costs = CostModel(np.vstack([costs.fixed, row]), np.concatenate([costs.per_channel, owned]), weights)
+    # Two more points beside the dense and the halved ones: what grows with a product or a square of widths shows there.
+    for part in (2, 4):
+        widths = [max(1, size // part) for size in sizes]
+        found, expected = _cut_macs(structure, widths, inputs), costs.all(widths)["macs"]
+        if found != expected:
+            raise ValueError(
+                f"the cut network computes {found:,} multiply-accumulates, not {expected:,}: its products of activations depend "
+                "on several groups at once, which the cost model does not follow"
+            )
+    return costs
+
+
+def _cut_macs(structure: Structure, widths: list[int], inputs: Inputs) -> int:
+    plan = Plan(structure.names, [range(width) for width in widths])
+    model = copy.deepcopy(structure.model)
+    prune.install(model, prune.cut(tensors_of(structure.model), structure, plan))
+    return count_macs(model, inputs)
 
 
 def _unique_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -60,34 +128,23 @@ def _uses(model: nn.Module, inputs: Inputs) -> tuple[dict[str, int], int]:
     uses: dict[str, int] = {}
     names = {id(p): name for name, p in model.named_parameters()}
 
-    def hook(layer: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
-        seen = given[0] if isinstance(layer, TRANSPOSED) else output
-        positions = math.prod(seen.shape[2:]) * len(seen) if isinstance(layer, CONVS) else math.prod(seen.shape[:-1])
-        assert isinstance(layer.weight, Tensor)
-        name = names[id(layer.weight)]
-        uses[name] = uses.get(name, 0) + positions
+    def hook(layer: Any, given: tuple[Any, ...], output: Any) -> None:
+        if isinstance(layer, RECURRENT):
+            sequence = given[0].data if isinstance(given[0], PackedSequence) else given[0]
+            used = {getattr(layer, n): math.prod(sequence.shape[:-1]) for n in layer._flat_weights_names if "weight" in n}
+        elif isinstance(layer, CONVS):
+            seen = given[0] if isinstance(layer, TRANSPOSED) else output
+            used = {layer.weight: math.prod(seen.shape[2:]) * len(seen)}
+        else:
+            used = {layer.weight: math.prod(output.shape[:-1])}
+        for weight, positions in used.items():
+            name = names[id(weight)]
+            uses[name] = uses.get(name, 0) + positions
 
-    hooks = [m.register_forward_hook(hook) for m in model.modules() if isinstance(m, (*CONVS, nn.Linear))]
+    hooks = [m.register_forward_hook(hook) for m in model.modules() if isinstance(m, (*CONVS, *RECURRENT, nn.Linear))]
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            call(model, inputs)
+        dense = count_macs(model, inputs)
     finally:
         for handle in hooks:
             handle.remove()
-    return uses, counter.get_total_flops() // 2
-
-
-def check_macs(model: nn.Module, expected: int, inputs: Inputs) -> None:
-    """Refuse a network whose cut form does not compute the multiply-accumulates that the cost model says.
-
-    Raises:
-        ValueError: torch's operation counter finds another number.
-    """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call(model, map_inputs(lambda t: t[:1], inputs))
-    found = counter.get_total_flops() // 2
-    if found != expected:
-        raise ValueError(
-            f"the cut network computes {found:,} multiply-accumulates, not {expected:,}: it multiplies activations outside "
-            "its convolutions and linear layers, which the cost model does not follow"
-        )
+    return uses, dense

@@ -1,131 +1,140 @@
-"""Second moments of the dense inputs of every layer that reads prunable channels."""
+"""Second moments of what every consumer reads, from which its weights are refitted in closed form."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from reptile_env.compression.groups import TRANSPOSED, Structure
+from reptile_env.compression import consumers
+from reptile_env.compression.consumers import Consumer
 from reptile_env.tasks.splits import Split, call
 
 _CHUNK_BYTES = 64 * 2**20
+RIDGE = 1e-6  # relative to the mean diagonal: far below what changes a fit, enough for constant and dead channels
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments of one consumer's inputs, float64.
+    """Second moments of one consumer's inputs, float64, one matrix for each of its groups.
 
-    With rows ``x`` of inputs (patches of a convolution, channel-major; a last 1 where the layer has a bias), dense weights
-    ``V`` of shape ``(features, outputs)`` with the bias as last row:
+    With rows ``x`` of features (patches of a convolution, channel-major; a last 1 where a constant can be absorbed) and the dense
+    weights ``V``, the constant as last row:
 
     Attributes:
-        gram: ``XᵀX / rows``.
-        cross: ``XᵀX V / rows``.
-        dense: ``V``.
-        kernel: features that one input channel has (kernel positions).
-        ridge: added to the diagonal, pulls the solution towards the dense weights where the data says nothing.
+        gram: ``XᵀX / rows``, ``(groups, features, features)``.
+        cross: ``XᵀY / rows``, ``(groups, features, outputs)``; ``Y = X V`` where X are dense inputs.
+        dense: ``V``, ``(groups, features, outputs)``.
+        kernel: features that one input channel has.
+        constant: whether the last feature is the 1.
     """
 
     gram: Tensor
     cross: Tensor
     dense: Tensor
     kernel: int
-    bias: bool
-    ridge: float
+    constant: bool
+
+    def features(self, channels: Tensor) -> Tensor:
+        """Numbers of the features of some input channels, the constant included."""
+        kept = (channels[:, None] * self.kernel + torch.arange(self.kernel)).flatten()
+        return torch.cat([kept, torch.tensor([self.gram.shape[-1] - 1])]) if self.constant else kept
 
     def solve(self, channels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Weights ``(outputs, len(channels) * kernel)`` and bias that best rebuild the dense outputs from kept channels.
+        """Weights ``(groups, kept features, outputs)`` and constants ``(outputs,)`` that best rebuild the dense outputs.
 
-        The normal equations of least squares, solved by Cholesky (He et al., Channel Pruning, ICCV 2017).
+        The normal equations of least squares (He et al., Channel Pruning, ICCV 2017), solved by Cholesky; the ridge pulls
+        towards the dense weights where the data says nothing.
         """
-        features = (channels[:, None] * self.kernel + torch.arange(self.kernel)).flatten()
-        if self.bias:
-            features = torch.cat([features, torch.tensor([len(self.gram) - 1])])
-        gram = self.gram[features][:, features]
-        gram.diagonal().add_(self.ridge)
-        target = self.cross[features] + self.ridge * self.dense[features]
-        solution = torch.cholesky_solve(target, torch.linalg.cholesky(gram))
-        if self.bias:
-            return solution[:-1].T, solution[-1]
-        return solution.T, None
+        kept = self.features(channels)
+        return split(solve(self.gram[:, kept][:, :, kept], self.cross[:, kept], self.dense[:, kept]), self.constant)
 
 
-def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """Rows of inputs that the layer's weights see: ``(rows, in_channels * kernel)``, channel-major.
-
-    Args:
-        layer: a linear layer or an ungrouped convolution.
-        inputs: its input, batch first.
-    """
-    if isinstance(layer, nn.Linear):
-        return inputs.reshape(-1, inputs.shape[-1])
-    assert isinstance(layer, nn.modules.conv._ConvNd)
-    # _reversed_padding_repeated_twice is what the layer itself hands to F.pad, also for padding="same".
-    padding = list(layer._reversed_padding_repeated_twice)
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = functional.pad(inputs, padding, mode=mode)
-    spatial = inputs.dim() - 2
-    for i, (size, dilation, stride) in enumerate(zip(layer.kernel_size, layer.dilation, layer.stride, strict=True)):
-        padded = padded.unfold(2 + i, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    order = [0, *range(2, 2 + spatial), 1, *range(2 + spatial, 2 + 2 * spatial)]
-    columns = padded.permute(order)
-    return columns.reshape(-1, inputs.shape[1] * math.prod(layer.kernel_size))
+def solve(gram: Tensor, cross: Tensor, prior: Tensor) -> Tensor:
+    """``(gram + ridge)⁻¹ (cross + ridge * prior)`` for a stack of positive semi-definite matrices, float64."""
+    ridge = (RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp_min(1e-12)[:, None]
+    regular = gram + torch.diag_embed(ridge.expand(-1, gram.shape[-1]))
+    return torch.cholesky_solve(cross + ridge[..., None] * prior, torch.linalg.cholesky(regular))
 
 
-def refittable(structure: Structure, modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Layers that read prunable channels and whose weights can be refitted, by name."""
-    found = {}
-    for group in structure.groups:
-        for name in group.consumers:
-            layer = modules[name]
-            if getattr(layer, "groups", 1) == 1 and not isinstance(layer, TRANSPOSED):
-                found[name] = layer
-    return found
+def split(solution: Tensor, constant: bool) -> tuple[Tensor, Tensor | None]:
+    """A solution as weights and, where its last row is one, constants ``(outputs,)``."""
+    if not constant:
+        return solution, None
+    return solution[:, :-1], solution[:, -1].flatten()
 
 
-def collect(model: nn.Module, structure: Structure, calibration: Split, batch_size: int) -> dict[str, Moments]:
-    """Moments of every refittable consumer from one pass of the dense network over the calibration examples."""
-    layers = refittable(structure, dict(model.named_modules()))
-    sums: dict[str, Tensor] = {}
-    rows: dict[str, int] = dict.fromkeys(layers, 0)
+def collect(model: nn.Module, found: Sequence[Consumer], calibration: Split, batch_size: int) -> dict[Consumer, Moments]:
+    """Moments of every consumer from one pass of the dense network over the calibration examples."""
+    modules = dict(model.named_modules())
+    sums: dict[Consumer, Tensor] = {}
+    counts = dict.fromkeys(found, 0)
 
-    def hook_of(name: str) -> Any:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            example_bytes = 12 * patches(layer, inputs[0][:1]).numel()
-            step = max(1, _CHUNK_BYTES // example_bytes)
-            for start in range(0, len(inputs[0]), step):
-                x = patches(layer, inputs[0][start : start + step])
-                if layer.bias is not None:
-                    x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-                # In double: float32 sums can leave the matrix indefinite beyond what the ridge mends.
-                x = x.double()
-                sums[name] = sums.get(name, 0) + x.T @ x
-                rows[name] += len(x)
+    def observe(consumer: Consumer, layer: Any, inputs: Any, output: Any) -> None:
+        total = consumers.row_count(consumer, layer, inputs, output)
+        features = len(dense[consumer][0]) * consumers.groups_of(layer)
+        step = max(1, _CHUNK_BYTES // (12 * features))
+        # Patches of a convolution are made chunk by chunk; other rows are there already.
+        whole = (
+            consumers.rows(consumer, layer, inputs, output)
+            if total <= step or not isinstance(layer, nn.modules.conv._ConvNd)
+            else None
+        )
+        for start in range(0, total, step):
+            picked = torch.arange(start, min(start + step, total))
+            x = whole[:, picked] if whole is not None else consumers.rows(consumer, layer, inputs, output, picked)
+            # In double: float32 sums can leave the matrix indefinite beyond what the ridge mends.
+            x = x.double()
+            if consumer.shift is not None:
+                x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], dim=2)
+            sums[consumer] = sums.get(consumer, 0) + x.transpose(1, 2) @ x
+            counts[consumer] += x.shape[1]
+
+    state = {name: t.detach() for name, t in (*model.named_parameters(), *model.named_buffers())}
+    dense = {consumer: dense_matrix(consumer, modules[consumer.layer], state) for consumer in found}
+    run_observed(model, found, calibration, batch_size, observe)
+    moments = {}
+    for consumer, total in sums.items():
+        weight = dense[consumer]
+        gram = total / counts[consumer]
+        kernel = state[consumer.weight][0, 0].numel() if state[consumer.weight].dim() > 2 else 1
+        moments[consumer] = Moments(gram, gram @ weight, weight, kernel, consumer.shift is not None)
+    return moments
+
+
+def dense_matrix(consumer: Consumer, layer: nn.Module, state: dict[str, Tensor]) -> Tensor:
+    """Dense weights of a consumer as a matrix with its constant (a bias; 0 where a batch norm takes it) as last row."""
+    weight = consumers.matrix(consumer, layer, state[consumer.weight]).double()
+    if consumer.shift is None:
+        return weight
+    bias = state[consumer.shift].double() if consumer.sign > 0 else weight.new_zeros(weight.shape[0] * weight.shape[2])
+    return torch.cat([weight, bias.view(weight.shape[0], 1, -1)], dim=1)
+
+
+def run_observed(
+    model: nn.Module,
+    found: Sequence[Consumer],
+    data: Split,
+    batch_size: int,
+    observe: Callable[[Consumer, Any, Any, Any], None],
+) -> None:
+    """Run a network over data and show `observe` each consumer's layer, input and output."""
+    modules = dict(model.named_modules())
+
+    def hook_of(consumer: Consumer) -> Any:
+        def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            observe(consumer, layer, args[0], output)
 
         return hook
 
-    hooks = [layer.register_forward_pre_hook(hook_of(name)) for name, layer in layers.items()]
+    hooks = [modules[consumer.layer].register_forward_hook(hook_of(consumer)) for consumer in found]
     try:
         with torch.no_grad():
-            for batch in calibration.batches(batch_size):
+            for batch in data.batches(batch_size):
                 call(model, batch.inputs)
     finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: _moments(layers[name], sums[name] / rows[name]) for name in sums}
-
-
-def _moments(layer: Any, gram: Tensor) -> Moments:
-    weight = layer.weight.flatten(1).T.double()
-    bias = layer.bias is not None
-    dense = torch.cat([weight, layer.bias.double()[None]]) if bias else weight
-    kernel = math.prod(layer.kernel_size) if isinstance(layer, nn.modules.conv._ConvNd) else 1
-    # Relative 1e-6: far below what changes a fit, enough for a Cholesky factor where channels are constant or dead.
-    ridge = max(1e-6 * float(gram.diagonal().mean()), 1e-12)
-    return Moments(gram, gram @ dense, dense, kernel, bias, ridge)
+        for handle in hooks:
+            handle.remove()

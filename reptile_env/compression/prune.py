@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reptile_env.compression.plan import Plan
+from reptile_env.compression.producers import HEAD_COUNTS, is_depthwise
 
 if TYPE_CHECKING:
     from reptile_env.compression.groups import Axis, Structure
@@ -57,11 +58,6 @@ def zeroed(state: Mapping[str, Tensor], structure: Structure, plan: Plan) -> dic
     return masked
 
 
-def is_depthwise(layer: nn.Module) -> bool:
-    """Whether a layer of the dense network has one filter a channel."""
-    return isinstance(layer, nn.modules.conv._ConvNd) and 1 < layer.groups == layer.in_channels == layer.out_channels
-
-
 def install(model: nn.Module, tensors: Mapping[str, Tensor], dense: nn.Module | None = None) -> None:
     """Put tensors into `model` by name and let its layers' attributes (channels, features, groups) follow.
 
@@ -86,16 +82,20 @@ def install(model: nn.Module, tensors: Mapping[str, Tensor], dense: nn.Module | 
         touched[path] = module
     for path, module in touched.items():
         _follow(module, module if dense is None else dense.get_submodule(path))
+        if path:
+            _follow_heads(model.get_submodule(path.rpartition(".")[0]))
 
 
-def _follow(module: nn.Module, dense: nn.Module) -> None:
+def _follow(module: Any, dense: Any) -> None:
     """Attributes of a layer from the shapes of its tensors and the kind of layer that it is in the dense network."""
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.modules.conv._ConvNd):
         if is_depthwise(dense):
-            module.groups = module.in_channels = module.out_channels = module.weight.shape[0]
+            multiplier = dense.out_channels // dense.groups
+            module.out_channels = module.weight.shape[0]
+            module.groups = module.in_channels = module.out_channels // multiplier
         elif module.transposed:
             module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
         else:
@@ -106,5 +106,25 @@ def _follow(module: nn.Module, dense: nn.Module) -> None:
             module.num_features = len(kept)
     elif isinstance(module, nn.LayerNorm):
         module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = len(module.weight)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
+    elif isinstance(module, nn.RNNBase):
+        recurrent: Any = module
+        module.hidden_size, module.input_size = recurrent.weight_hh_l0.shape[1], recurrent.weight_ih_l0.shape[1]
+        # The module runs on this list, not on the parameters of these names.
+        module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
+def _follow_heads(module: nn.Module) -> None:
+    """Number of heads of another library's attention layer from the width of its projections."""
+    width = next((getattr(module, n) for n in ("attention_head_size", "head_dim", "dim_per_head") if hasattr(module, n)), None)
+    query = next(
+        (getattr(module, n) for n in ("query", "q_proj", "q_lin") if isinstance(getattr(module, n, None), nn.Linear)), None
+    )
+    if not isinstance(width, int) or query is None:
+        return
+    for name, value in [*((n, query.out_features // width) for n in HEAD_COUNTS), ("all_head_size", query.out_features)]:
+        if isinstance(module.__dict__.get(name), int):
+            setattr(module, name, value)

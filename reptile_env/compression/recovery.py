@@ -1,19 +1,32 @@
-"""What follows a cut to win accuracy back."""
+"""What follows a cut to win accuracy back, without training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from reptile_env.compression import prune
+from reptile_env.compression import consumers, moments, prune
+from reptile_env.compression.consumers import Consumer
 from reptile_env.compression.groups import Structure
 from reptile_env.compression.moments import Moments
 from reptile_env.compression.plan import Plan
 from reptile_env.errors import unknown
 from reptile_env.tasks.splits import Split, call
+
+# Rows that a sequential refit looks at, for each feature of the consumer, and at most.
+ROWS_PER_FEATURE, MOST_ROWS = 8, 8192
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Sampled rows of a consumer's dense outputs: which rows, and what the dense network has there."""
+
+    picked: Tensor
+    outputs: Tensor
 
 
 @dataclass(frozen=True)
@@ -24,7 +37,9 @@ class Workbench:
         model: the network, cut to the plan at hand.
         structure: its groups.
         state: dense parameters and buffers.
-        moments: second moments of each refittable consumer's dense inputs.
+        consumers: layers to refit, in the order in which they run.
+        moments: second moments of their dense inputs.
+        targets: sampled dense outputs, for sequential refits.
         calibration: training examples set aside for recovery.
         batch_size: examples a forward pass.
     """
@@ -32,7 +47,9 @@ class Workbench:
     model: nn.Module
     structure: Structure
     state: dict[str, Tensor]
-    moments: dict[str, Moments]
+    consumers: Sequence[Consumer]
+    moments: Mapping[Consumer, Moments]
+    targets: Mapping[Consumer, Targets]
     calibration: Split
     batch_size: int
 
@@ -43,24 +60,117 @@ Recovery = Callable[[Workbench, Plan], set[str]]
 
 def reconstruct(bench: Workbench, plan: Plan) -> set[str]:
     """Refit every consumer to its dense outputs, in closed form from cached moments; no data pass."""
+    modules = dict(bench.structure.model.named_modules())
     fitted: dict[str, Tensor] = {}
-    for name, moments in bench.moments.items():
-        weight, bias = f"{name}.weight" if name else "weight", f"{name}.bias" if name else "bias"
-        axis = bench.structure.axes[weight, 1]
-        channels = prune.kept_positions(axis, bench.structure, plan)
-        if len(channels) == len(axis.group):
-            continue
-        outputs = bench.structure.axes.get((weight, 0))
-        rows: Tensor | slice = slice(None)
-        if outputs is not None:
-            rows = torch.from_numpy(prune.kept_positions(outputs, bench.structure, plan))
-        dense = bench.state[weight]
-        solution, intercept = moments.solve(torch.from_numpy(channels))
-        fitted[weight] = solution[rows].reshape(-1, len(channels), *dense.shape[2:]).to(dense.dtype).contiguous()
-        if intercept is not None:
-            fitted[bias] = intercept[rows].to(dense.dtype)
-    prune.install(bench.model, fitted)
+    for consumer, cached in bench.moments.items():
+        channels = _kept(bench, plan, consumer, consumer.into)
+        if channels is not None:
+            fitted |= _tensors(bench, plan, consumer, modules[consumer.layer], *cached.solve(channels))
+    prune.install(bench.model, fitted, bench.structure.model)
     return set(fitted)
+
+
+def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
+    """Refit every consumer to its dense outputs from what it really reads in the compressed network, layer by layer.
+
+    One forward pass over the calibration examples: each layer is refitted from sampled rows of its input just before it runs.
+    Recurrent weights, which read what they produce, are refitted from dense states first.
+    """
+    dense_modules = dict(bench.structure.model.named_modules())
+    fitted: dict[str, Tensor] = {}
+    sequential = []
+    for consumer in bench.consumers:
+        channels = _kept(bench, plan, consumer, consumer.into)
+        if consumer.hidden is not None and channels is not None:
+            layer = dense_modules[consumer.layer]
+            fitted |= _tensors(bench, plan, consumer, layer, *bench.moments[consumer].solve(channels))
+        elif consumer.hidden is None:
+            sequential.append((consumer, channels))
+    prune.install(bench.model, fitted, bench.structure.model)
+    changed = False
+
+    def hook_of(consumer: Consumer, channels: Tensor | None) -> Any:
+        def before(layer: nn.Module, args: tuple[Any, ...]) -> None:
+            nonlocal changed
+            # Layers before the first cut read what they read in the dense network.
+            if channels is None and not changed:
+                return
+            changed = True
+            kept = torch.arange(bench.state[consumer.weight].shape[consumer.into]) if channels is None else channels
+            solution = _refit(bench, consumer, layer, args[0], kept)
+            tensors = _tensors(bench, plan, consumer, dense_modules[consumer.layer], *solution)
+            prune.install(bench.model, tensors, bench.structure.model)
+            fitted.update(tensors)
+
+        return before
+
+    modules = dict(bench.model.named_modules())
+    hooks = [modules[c.layer].register_forward_pre_hook(hook_of(c, channels)) for c, channels in sequential if c in bench.targets]
+    try:
+        with torch.no_grad():
+            call(bench.model, bench.calibration.inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return set(fitted)
+
+
+def _refit(bench: Workbench, consumer: Consumer, layer: nn.Module, inputs: Any, channels: Tensor) -> tuple[Tensor, Tensor | None]:
+    targets, cached = bench.targets[consumer], bench.moments[consumer]
+    x = consumers.rows(consumer, layer, inputs, None, targets.picked).double()
+    if cached.constant:
+        x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], dim=2)
+    count = x.shape[1]
+    prior = cached.dense[:, cached.features(channels)]
+    solution = moments.solve(x.transpose(1, 2) @ x / count, x.transpose(1, 2) @ targets.outputs.double() / count, prior)
+    return moments.split(solution, cached.constant)
+
+
+def collect_targets(
+    model: nn.Module, found: Sequence[Consumer], cached: Mapping[Consumer, Moments], calibration: Split
+) -> dict[Consumer, Targets]:
+    """Sampled dense outputs of every consumer that runs once a forward pass; all calibration examples are one batch."""
+    generator = torch.Generator().manual_seed(0)
+    targets: dict[Consumer, Targets] = {}
+    runs = dict.fromkeys(found, 0)
+
+    def observe(consumer: Consumer, layer: Any, inputs: Any, output: Any) -> None:
+        runs[consumer] += 1
+        moment = cached[consumer]
+        total = consumers.row_count(consumer, layer, inputs, output)
+        wanted = min(total, MOST_ROWS, ROWS_PER_FEATURE * moment.gram.shape[-1] * len(moment.gram))
+        picked = torch.randperm(total, generator=generator)[:wanted].sort().values
+        x = consumers.rows(consumer, layer, inputs, output, picked).double()
+        weight = moment.dense[:, :-1] if moment.constant else moment.dense
+        outputs = x @ weight + (moment.dense[:, -1:] if moment.constant else 0)
+        targets[consumer] = Targets(picked, outputs.float())
+
+    moments.run_observed(model, [c for c in found if c.hidden is None], calibration, len(calibration), observe)
+    return {consumer: target for consumer, target in targets.items() if runs[consumer] == 1}
+
+
+def _kept(bench: Workbench, plan: Plan, consumer: Consumer, dim: int) -> Tensor | None:
+    """Kept positions of a consumer's weight along a dimension; None: all."""
+    axis = bench.structure.axes.get((consumer.weight, dim))
+    if axis is None:
+        return None
+    positions = prune.kept_positions(axis, bench.structure, plan)
+    return None if len(positions) == len(axis.group) else torch.from_numpy(positions)
+
+
+def _tensors(
+    bench: Workbench, plan: Plan, consumer: Consumer, layer: nn.Module, solution: Tensor, constants: Tensor | None
+) -> dict[str, Tensor]:
+    """The solution as the tensors of the cut network, outputs that are gone left out."""
+    dense = bench.state[consumer.weight]
+    weight = consumers.weight_of(consumer, layer, solution, dense)
+    outputs = _kept(bench, plan, consumer, consumer.out)
+    tensors = {consumer.weight: weight if outputs is None else weight.index_select(consumer.out, outputs)}
+    if constants is not None and consumer.shift is not None:
+        base = 0.0 if consumer.sign > 0 else bench.state[consumer.shift].double()
+        shift = (base + consumer.sign * constants).to(dense.dtype)
+        tensors[consumer.shift] = shift if outputs is None else shift[outputs]
+    return tensors
 
 
 def recalibrate(bench: Workbench, plan: Plan) -> set[str]:
@@ -86,7 +196,11 @@ def recalibrate(bench: Workbench, plan: Plan) -> set[str]:
     return {f"{name}.{leaf}".lstrip(".") for name in norms for leaf in ("running_mean", "running_var")}
 
 
-RECOVERIES: dict[str, Recovery] = {"recalibrate": recalibrate, "reconstruct": reconstruct}
+RECOVERIES: dict[str, Recovery] = {
+    "recalibrate": recalibrate,
+    "reconstruct": reconstruct,
+    "reconstruct-sequential": reconstruct_sequential,
+}
 
 
 def parse(recovery: str) -> list[Recovery]:

@@ -10,7 +10,7 @@ from reptile_env.errors import unknown
 
 GRANULARITIES = ("structured",)
 IMPORTANCE_NAMES = ("l1", "l2")
-RECOVERY_NAMES = ("none", "recalibrate", "reconstruct")
+RECOVERY_NAMES = ("none", "recalibrate", "reconstruct", "reconstruct-sequential")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Settings:
     """Settings of an evaluator.
 
     Args:
-        recovery: ``none``, ``recalibrate``, ``reconstruct``, or names joined by ``+``.
+        recovery: ``none``, ``recalibrate``, ``reconstruct``, ``reconstruct-sequential``, or names joined by ``+``.
         importance: ``l1`` or ``l2``.
         granularity: ``structured``: whole channels are removed.
         calibration_examples: training examples that recovery and sensitivity see, evenly spaced over the split.

@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from reptile_env.compression.plan import Plan
 from reptile_env.evaluation.live import LiveEvaluator
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.registry import make_task
@@ -65,8 +66,28 @@ class Multiplies(nn.Module):
         return self.head(x / (1 + x[:, None] @ x[:, :, None])[:, 0])
 
 
-def test_a_network_whose_macs_are_not_followed_is_refused() -> None:
+class Outer(nn.Module):
+    """A product of the activations of two groups: its multiply-accumulates are those of neither alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(8, 16), nn.Linear(8, 12), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outer = torch.relu(self.first(x))[:, :, None] @ torch.relu(self.second(x))[:, None]
+        return self.head(outer.sum(2))
+
+
+def test_products_of_activations_are_counted() -> None:
     task = small_task("multiplies", model=Multiplies().eval())
+    evaluator = LiveEvaluator(task, Settings("none"))
+    for kept in (16, 5):
+        measured = evaluator.measure(Plan(["first"], [range(kept)]))
+        assert measured.macs == 8 * kept + kept + 4 * kept
+
+
+def test_a_network_whose_macs_are_not_followed_is_refused() -> None:
+    task = small_task("outer", model=Outer().eval())
     with pytest.raises(ValueError, match="multiply-accumulates"):
         LiveEvaluator(task, Settings("none"))
 

@@ -94,7 +94,7 @@ class Bare(nn.Module):
 @pytest.mark.parametrize(
     ("network", "cut", "left"),
     [
-        (Attention, ["layer.linear1"], {"layer.self_attn": "MultiheadAttention", "layer.norm1": "LayerNorm"}),
+        (Attention, ["layer.self_attn", "layer.linear1"], {"layer.norm1": "LayerNorm", "layer.norm2": "LayerNorm"}),
         (Tied, ["before", "a"], {"after": "shares a tensor", "b": "shares a tensor"}),
         (Bare, ["second"], {"first": ""}),
     ],
@@ -110,16 +110,19 @@ def test_what_cant_be_cut_is_left_whole_and_named(network: type[nn.Module], cut:
     ("network", "reason"),
     [
         (lambda: nn.Sequential(nn.Linear(8, 4)), "network's output"),
-        (lambda: nn.Sequential(nn.Flatten()), "no convolution or linear layer"),
+        (lambda: nn.Sequential(nn.Flatten()), "no convolution, linear or recurrent layer"),
         (lambda: nn.Sequential(nn.Linear(8, 1), nn.ReLU(), nn.Linear(1, 4)), "single channel"),
         (lambda: nn.Sequential(nn.Linear(8, 6), nn.Softmax(1), nn.Linear(6, 4)), "0: removing its channels is not .* zeroing them"),
-        (Recurrent, "LSTM"),
-        (Grouped, "grouped .Conv1d. can't follow"),
     ],
 )
 def test_a_network_with_nothing_to_cut_is_refused_with_the_reasons(network: type[nn.Module], reason: str) -> None:
     with pytest.raises(ValueError, match=f"nothing can be cut.*{reason}"):
         find_groups(network().eval(), Split(X, TARGETS))
+
+
+def test_grouped_convolutions_lose_the_same_channels_of_every_group() -> None:
+    structure = find_groups(Grouped().eval(), Split(X, TARGETS))
+    assert dict(zip(structure.names, structure.sizes, strict=True)) == {"first": 3, "grouped": 4}
 
 
 def test_finding_groups_alters_nothing() -> None:

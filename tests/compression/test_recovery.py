@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import leaky_relu
 
-from reptile_env.compression.moments import patches
+from reptile_env.compression.consumers import patches
 from reptile_env.compression.plan import Plan
 from reptile_env.evaluation.live import LiveEvaluator
 from reptile_env.evaluation.settings import Settings
