@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import reptile_env
 from reptile_env.compression import prune
@@ -191,6 +191,28 @@ def test_a_shuffling_loader_is_read_in_its_own_order() -> None:
     assert generator_states() == before
     torch.testing.assert_close(task.train.inputs, x[:200], rtol=0, atol=0)
     torch.testing.assert_close(task.valid.targets, y[200:], rtol=0, atol=0)
+
+
+class _Noisy(Dataset[tuple[torch.Tensor, int]]):
+    """A dataset that augments at random, as training sets do."""
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.rand(8), index % 4
+
+
+def test_a_dataset_that_draws_is_the_same_every_time() -> None:
+    x, y = classes(30)
+    seen = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            before = generator_states()
+            seen.append(reptile_env.Task(small_network(), _Noisy(), (x, y)).train.inputs)
+            assert generator_states() == before
+    assert torch.equal(*seen)
 
 
 def test_importing_and_making_touch_no_generator_of_a_fresh_process() -> None:

@@ -43,6 +43,18 @@ def test_training_is_reproducible_and_draws_from_its_own_generators(name: str) -
     assert not all(torch.equal(runs[0][k], other[k]) for k in other)
 
 
+def test_dropout_draws_from_the_seed_too() -> None:
+    data = splits()[0][:64]
+    weights = []
+    for global_seed in (1, 2):
+        model = nn.Sequential(network("digits-mlp"), nn.Dropout(0.5))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(global_seed)
+            train(model, data, epochs=1, loss=nn.functional.cross_entropy)
+        weights.append(next(model.parameters()).detach().clone())
+    assert torch.equal(*weights)
+
+
 def test_shift_moves_by_at_most_a_pixel() -> None:
     image = torch.zeros(200, 1, 5, 5)
     image[:, :, 2, 2] = 1
