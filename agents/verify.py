@@ -10,8 +10,6 @@ import torch
 
 import reptile_env
 from agents.arguments import BadArgumentError, resolve_task
-from reptile_env.tasks.splits import call
-from reptile_env.tasks.task import concatenate
 
 # Far below one example of any test split, far above the rounding of another order of summation.
 TOLERANCE = 1e-5
@@ -36,9 +34,7 @@ def verify(out: Path) -> int:
     task = resolve_task(run["task"])
     which, split = ("test", task.test_split()) if task.has_test else ("valid", task.valid)
     network = reptile_env.load(out / "network")
-    with torch.inference_mode():
-        outputs = concatenate([call(network.model, batch.inputs) for batch in split.batches(256)])
-    measured, _ = task.score(outputs, split)
+    measured, _ = task.score(task.outputs(network.model, split), split)
     same = math.isclose(measured, chosen[which], rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     verdict = "the same as in the table" if same else f"DIFFERENT from the table's {chosen[which]:.6f}"
     print(f"{out / 'network'}, loaded in a new process: {which} {results['metric']} {measured:.4f}, {verdict}")

@@ -11,8 +11,14 @@ from reptile_env.evaluation.measurement import Measurement
 
 
 def quality(metric: float, dense: float, higher_is_better: bool) -> float:
-    """The metric relative to the dense network's, turned so that higher is better; 1 for the dense network."""
-    return metric / dense if higher_is_better else dense / metric
+    """The metric relative to the dense network's, turned so that higher is better; 1 for the dense network.
+
+    A metric that is better when lower gives ``dense / metric`` where it is worse than dense, and ``2 - metric / dense`` where
+    it is better: the same slope where they meet, in (0, 2] for metrics from 0 up, and no division by a perfect 0.
+    """
+    if higher_is_better:
+        return metric / dense
+    return dense / metric if metric > dense else 2 - metric / dense
 
 
 def utility(w: float, quality: float, relative_cost: float) -> float:

@@ -105,7 +105,8 @@ def test_an_error_rate_is_needed_for_amc() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "dense", "higher", "expected"), [(0.4, 0.8, True, 0.5), (0.4, 0.8, False, 2.0), (3, 3, False, 1)]
+    ("metric", "dense", "higher", "expected"),
+    [(0.4, 0.8, True, 0.5), (1.6, 0.8, False, 0.5), (0.4, 0.8, False, 1.5), (0, 0.8, False, 2), (3, 3, False, 1)],
 )
 def test_quality_is_higher_when_better(metric: float, dense: float, higher: bool, expected: float) -> None:
     assert quality(metric, dense, higher) == pytest.approx(expected)

@@ -15,8 +15,7 @@ from reptile_env.compression.macs import cost_model
 from reptile_env.compression.plan import Plan
 from reptile_env.compression.producers import CONVS
 from reptile_env.tasks.splits import Split
-
-BATCH_SIZE = 256
+from reptile_env.tasks.task import BATCH_SIZE
 
 
 class Engine:
@@ -34,7 +33,7 @@ class Engine:
     """
 
     def __init__(self, structure: Structure, example: Split, calibration: Split, recovery_name: str, importance: str) -> None:
-        recovery.check(recovery_name, structure.model)
+        recovery.check(recovery_name, structure.model, len(calibration))
         self.structure, self.calibration = structure, calibration
         self.names, self.sizes = structure.names, structure.sizes
         self.dense = Plan.dense(self.names, self.sizes)

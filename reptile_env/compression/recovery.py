@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -174,7 +175,7 @@ def _tensors(
 
 
 def recalibrate(bench: Workbench, plan: Plan) -> set[str]:
-    """Recompute batch-norm statistics on the calibration examples (a cumulative mean over batches)."""
+    """Recompute batch-norm statistics on the calibration examples: the mean over batches of nearly equal size."""
     found = {name: m for name, m in bench.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     norms = {name: norm for name, norm in found.items() if norm.running_mean is not None}
     kept = {name: (norm.momentum, norm.num_batches_tracked) for name, norm in norms.items()}
@@ -182,12 +183,18 @@ def recalibrate(bench: Workbench, plan: Plan) -> set[str]:
         # reset_running_stats() writes in place; the dense statistics are shared, so fresh tensors go in first.
         assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean, norm.running_var = torch.zeros_like(norm.running_mean), torch.ones_like(norm.running_var)
-        norm.num_batches_tracked = torch.zeros((), dtype=torch.long)
-        norm.momentum = None
+        norm.num_batches_tracked = torch.zeros((), dtype=torch.long)  # counted up in place, so not the shared one either
         norm.train()
+    # A short last batch would have poor statistics, so the batches are evened out; the rest weigh by their examples.
+    count = len(bench.calibration)
+    size = math.ceil(count / math.ceil(count / bench.batch_size))
+    seen = 0
     try:
         with torch.no_grad():
-            for batch in bench.calibration.batches(bench.batch_size):
+            for batch in bench.calibration.batches(size):
+                seen += len(batch)
+                for norm in norms.values():
+                    norm.momentum = len(batch) / seen
                 call(bench.model, batch.inputs)
     finally:
         for name, norm in norms.items():
@@ -218,13 +225,15 @@ def parse(recovery: str) -> list[Recovery]:
     return [RECOVERIES[name] for name in names]
 
 
-def check(recovery: str, model: nn.Module) -> None:
-    """Refuse a recovery that does not fit the network.
+def check(recovery: str, model: nn.Module, examples: int) -> None:
+    """Refuse a recovery that does not fit the network or its data.
 
     Raises:
-        ValueError: `recalibrate` without batch norm.
+        ValueError: `recalibrate` without batch norm, or on fewer than two training examples.
     """
     parse(recovery)
     norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     if "recalibrate" in recovery.split("+") and not norms:
         raise ValueError("recovery 'recalibrate' needs batch normalisation and this network has none; use 'reconstruct' or 'none'")
+    if "recalibrate" in recovery.split("+") and examples < 2:
+        raise ValueError("recovery 'recalibrate' needs at least 2 training examples; give more, or use 'reconstruct' or 'none'")

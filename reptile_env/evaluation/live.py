@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from reptile_env.compression.engine import BATCH_SIZE, Engine
+from reptile_env.compression.engine import Engine
 from reptile_env.compression.groups import Structure, find_groups
 from reptile_env.compression.plan import Plan, removal_count
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.registry import make_task
-from reptile_env.tasks.splits import Split, call
-from reptile_env.tasks.task import Task, concatenate
+from reptile_env.tasks.splits import Split
+from reptile_env.tasks.task import Task
 
 
 def live_evaluator(task: str | Task, settings: Settings) -> LiveEvaluator:
@@ -128,9 +128,7 @@ class LiveEvaluator:
         return Measurement(metric, loss, **costs, sparsity=sparsity, train_loss=train_loss, seconds=seconds)
 
     def _run(self, model: nn.Module, split: Split) -> tuple[float, float]:
-        with torch.inference_mode():
-            outputs = [call(model, batch.inputs) for batch in split.batches(BATCH_SIZE)]
-            return self.task.score(concatenate(outputs), split)
+        return self.task.score(self.task.outputs(model, split), split)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LiveEvaluator:
         return self

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    default_collate,
+)
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
@@ -58,29 +70,36 @@ class Split:
 
     def fingerprints(self) -> set[bytes]:
         """A hash of the inputs of every example, to find examples that two splits share."""
-        columns = [np.ascontiguousarray(t.detach().numpy()).reshape(len(self), -1) for t in tensors_of(self.inputs)]
+        # As bytes: numpy has no bfloat16.
+        flat = [t.detach().reshape(len(self), -1).contiguous() for t in tensors_of(self.inputs)]
+        columns = [t.view(torch.uint8).numpy() for t in flat]
         return {hashlib.blake2b(b"".join(c[i].tobytes() for c in columns), digest_size=16).digest() for i in range(len(self))}
 
 
 def as_split(data: Any, name: str) -> Split:
     """A `Split` from an ``(inputs, targets)`` pair, a Dataset or a DataLoader.
 
-    A DataLoader is read in its dataset's own order with its own collate function, so that neither shuffling nor the
-    global generators touch the result.
+    Tensors and arrays are copied. A DataLoader is read in its dataset's own order with its own collate function, so that
+    neither shuffling nor the global generators touch the result; of a ``SubsetRandomSampler`` the indices are read, ascending.
 
     Raises:
         TypeError: `data` is none of these.
-        ValueError: no examples, or inputs and targets that differ in number.
+        ValueError: no examples, inputs and targets that differ in number, NaN or infinity, or a DataLoader that draws its
+            examples in another way.
     """
     if isinstance(data, Split):
         split = data
     elif isinstance(data, DataLoader):
-        split = _from_dataset(data.dataset, data.collate_fn, name)
+        split = _from_dataset(_sampled(data, name), data.collate_fn, name)
     elif isinstance(data, Dataset):
         split = _from_dataset(data, default_collate, name)
     elif isinstance(data, (tuple, list)) and len(data) == 2:
         inputs, targets = data
-        if not isinstance(inputs, (dict, tuple, list)):
+        if isinstance(inputs, dict):
+            inputs = {key: _as_tensor(value, f"{name}: inputs[{key!r}]") for key, value in inputs.items()}
+        elif isinstance(inputs, (tuple, list)) and all(isinstance(value, (Tensor, np.ndarray)) for value in inputs):
+            inputs = tuple(_as_tensor(value, f"{name}: inputs") for value in inputs)
+        elif not isinstance(inputs, (tuple, list)):
             inputs = _as_tensor(inputs, f"{name}: inputs")
         split = Split(tuple(inputs) if isinstance(inputs, list) else inputs, _as_tensor(targets, f"{name}: targets"))
     else:
@@ -96,14 +115,43 @@ def _checked(split: Split, name: str) -> Split:
             raise ValueError(f"{name}: inputs {tuple(tensor.shape)} and targets {tuple(split.targets.shape)} differ in examples")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{name}: inputs hold NaN or infinity; clean the data first")
+    if split.targets.is_floating_point() and not torch.isfinite(split.targets).all():
+        raise ValueError(f"{name}: targets hold NaN or infinity; clean the data first")
     if not tensors_of(split.inputs) or len(split) == 0:
         raise ValueError(f"{name}: the split has size 0; give it at least one example")
     return split
 
 
-def _from_dataset(dataset: Any, collate: Callable[[list[Any]], Any], name: str) -> Split:
+def _sampled(loader: DataLoader[Any], name: str) -> Any:
+    """The dataset that a loader goes through once, whatever the order."""
+    sampler, dataset = loader.sampler, loader.dataset
+    plain_batches = loader.batch_sampler is None or type(loader.batch_sampler) is BatchSampler
+    if plain_batches and type(sampler) is SubsetRandomSampler:
+        return Subset(dataset, sorted(sampler.indices))
+    whole = type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    if plain_batches and (whole or type(sampler) is SequentialSampler or isinstance(dataset, IterableDataset)):
+        return dataset
+    kind = type(sampler if plain_batches else loader.batch_sampler).__name__
+    raise ValueError(f"{name}: a DataLoader with a {kind} gives no fixed set of examples; pass Subset(dataset, indices) instead")
+
+
+@contextlib.contextmanager
+def _own_generators() -> Iterator[None]:
+    """The global generators of torch, numpy and random, seeded, and afterwards as they were."""
+    python, numpy_ = random.getstate(), np.random.get_state()  # noqa: NPY002 (datasets draw from it)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_)  # noqa: NPY002
+
+
+def _from_dataset(dataset: Any, collate: Callable[[list[Any]], Any], name: str) -> Split:
+    with _own_generators():
         if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
             items = [dataset[i] for i in range(len(dataset))]
         else:
@@ -119,6 +167,7 @@ def _from_dataset(dataset: Any, collate: Callable[[list[Any]], Any], name: str) 
 
 def _as_tensor(values: Any, what: str) -> Tensor:
     try:
-        return torch.as_tensor(values)
+        # A copy: what happens later to the user's array must change no measurement.
+        return torch.as_tensor(values).detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{what} must be tensors or arrays of numbers, got {type(values).__name__}: {error}") from error

@@ -14,6 +14,7 @@ from reptile_env.errors import number
 from reptile_env.tasks.metrics import Score, resolve_loss, resolve_metric, score
 from reptile_env.tasks.splits import Split, as_split, call
 
+BATCH_SIZE = 256
 _unnamed = itertools.count()
 
 
@@ -58,13 +59,21 @@ class Task:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        for what, value, kind in (("name", name, str), ("family", family, str), ("higher_is_better", higher_is_better, bool)):
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"{what} must be a {kind.__name__}, got {type(value).__name__} {value!r:.80}")
         self.name = name or f"user-task-{next(_unnamed)}"
         for key, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise ValueError(f"task {self.name!r}: {key} holds NaN or infinity; train or load the network again")
         if w is not None and not 0 < number("w", w) < 1:
             raise ValueError(f"w={w} is outside (0, 1); it weighs the metric against the cost")
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        try:
+            self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        except RuntimeError as error:
+            raise ValueError(
+                f"task {self.name!r}: the network can't be copied: {error}; remove torch.nn.utils.weight_norm and the like first"
+            ) from error
         self.train = as_split(train, "train")
         self.valid = as_split(valid, "valid")
         self._test = None if test is None else as_split(test, "test")
@@ -76,7 +85,9 @@ class Task:
         # What others derive from the task and keep for as long as it lives; no part of its value.
         self.kept: dict[Any, Any] = {}
         self._check_overlap()
-        self.score(self._probe(), self.valid[:2])
+        for split_name, split in self._splits().items():
+            self._probe(split_name, split)
+        self.score(self.outputs(self.model, self.valid), self.valid)
 
     @property
     def has_test(self) -> bool:
@@ -103,15 +114,32 @@ class Task:
             metric = score(self.metric, f"metric {self.metric_name!r}", outputs, split.targets)
             return metric, score(self.loss, "loss", outputs, split.targets)
 
-    def _probe(self) -> Any:
+    def outputs(self, model: nn.Module, split: Split) -> Any:
+        """Outputs of a network of this task for a whole split."""
+        with torch.inference_mode():
+            return concatenate([call(model, batch.inputs) for batch in split.batches(BATCH_SIZE)])
+
+    def _splits(self) -> dict[str, Split]:
+        return {"train": self.train, "valid": self.valid} | ({"test": self._test} if self._test is not None else {})
+
+    def _probe(self, name: str, split: Split) -> None:
+        """Refuse a split that the network does not run on now, and not when everything else is done."""
+        if split.targets.shape[1:] != self.valid.targets.shape[1:] or split.targets.dtype != self.valid.targets.dtype:
+            theirs, ours = self.valid.targets, split.targets
+            raise ValueError(
+                f"task {self.name!r}: targets of {name} are {ours.dtype} of shape {tuple(ours.shape)}, "
+                f"those of valid {theirs.dtype} of shape {tuple(theirs.shape)}; give all splits the same kind"
+            )
         with torch.no_grad():
             try:
-                return call(self.model, self.valid[:2].inputs)
+                call(self.model, split[:2].inputs)
             except (RuntimeError, TypeError, ValueError, IndexError) as error:
-                raise ValueError(f"task {self.name!r}: the network does not run on the first examples of valid: {error}") from error
+                raise ValueError(
+                    f"task {self.name!r}: the network does not run on the first examples of {name}: {error}"
+                ) from error
 
     def _check_overlap(self) -> None:
-        splits = {"train": self.train, "valid": self.valid} | ({"test": self._test} if self._test is not None else {})
+        splits = self._splits()
         seen = {name: split.fingerprints() for name, split in splits.items()}
         for first, second in itertools.combinations(seen, 2):
             shared = len(seen[first] & seen[second])
@@ -143,6 +171,8 @@ class Task:
 def concatenate(outputs: list[Any]) -> Any:
     """Outputs of consecutive batches as those of one batch: tensors, or tuples or dicts of tensors."""
     first = outputs[0]
+    if first is None:
+        return None
     if isinstance(first, Tensor):
         return torch.cat(outputs)
     if isinstance(first, dict):

@@ -209,3 +209,26 @@ def test_recoveries_follow_one_another() -> None:
     }
     assert len({m.loss for m in measured.values()}) == 5
     assert len({m.macs for m in measured.values()}) == 1
+
+
+@pytest.mark.parametrize("count", [2, 256, 257, 258, 300, 513])
+def test_recalibrated_statistics_do_not_depend_on_how_the_batches_fall(count: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(count + 20, 8)
+    model = nn.Sequential(nn.Linear(8, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 4)).eval()
+    y = model(x).argmax(1)
+    task = Task(model, (x[:count], y[:count]), (x[count:], y[count:]))
+    evaluator = LiveEvaluator(task, Settings("recalibrate", calibration_examples=count))
+    norm = evaluator.compressed_model(Plan(evaluator.group_names, [range(6)])).get_submodule("1")
+    seen = x[:count] @ model[0].weight[:6].T + model[0].bias[:6]
+    torch.testing.assert_close(norm.running_mean, seen.mean(0), atol=1e-5, rtol=0)
+    # Batches of one size each: what the mean over batches leaves out is small.
+    torch.testing.assert_close(norm.running_var, seen.var(0), rtol=0.03, atol=0)
+
+
+def test_recalibration_on_one_example_is_refused() -> None:
+    x = torch.randn(20, 8)
+    model = nn.Sequential(nn.Linear(8, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 4)).eval()
+    task = Task(model, (x[:1], model(x[:1]).argmax(1)), (x[1:], model(x[1:]).argmax(1)))
+    with pytest.raises(ValueError, match="at least 2 training examples"):
+        LiveEvaluator(task, Settings("recalibrate"))

@@ -25,7 +25,7 @@ with torch.no_grad():
     [
         ({"model": None}, TypeError, "torch.nn.Module, got NoneType"),
         ({"model": BROKEN}, ValueError, "2.weight holds NaN or infinity; train or load the network again"),
-        ({"model": nn.Linear(3, 4)}, ValueError, "does not run on the first examples of valid"),
+        ({"model": nn.Linear(3, 4)}, ValueError, "does not run on the first examples of train"),
         ({"train": (X[:0], Y[:0])}, ValueError, "train: the split has size 0; give it at least one example"),
         ({"valid": (X[:0], Y[:0])}, ValueError, "valid: the split has size 0"),
         ({"test": (X[:0], Y[:0])}, ValueError, "test: the split has size 0"),
@@ -46,9 +46,9 @@ with torch.no_grad():
         ({"metric": lambda o, t: NAN}, ValueError, "metric .* returned nan; it must be finite"),
         ({"metric": lambda o, t: o}, ValueError, "one number for the whole split, got a tensor of shape"),
         ({"metric": lambda o, t: None}, ValueError, "one number, got NoneType"),
-        ({"metric": lambda o, t: o @ o}, ValueError, r"metric .* can't score outputs \(2, 4\) against targets \(2,\)"),
-        ({"metric": "mse"}, ValueError, r"metric 'mse' can't score outputs \(2, 4\) against targets \(2,\)"),
-        ({"valid": (X[20:], Y[20:, None])}, ValueError, r"shapes \(2,\) and \(2, 1\) differ; reshape the targets"),
+        ({"metric": lambda o, t: o @ o}, ValueError, r"metric .* can't score outputs \(20, 4\) against targets \(20,\)"),
+        ({"metric": "mse"}, ValueError, r"metric 'mse' can't score outputs \(20, 4\) against targets \(20,\)"),
+        ({"valid": (X[20:], Y[20:, None])}, ValueError, r"give all splits the same kind"),
         ({"loss": "crossentropy"}, ValueError, "unknown loss 'crossentropy'.*did you mean 'cross_entropy'"),
         ({"loss": 3}, TypeError, "loss must be a name or a callable"),
         ({"loss": lambda o, t: math.inf}, ValueError, "loss returned inf"),
@@ -67,5 +67,5 @@ def test_outputs_of_another_shape_than_the_targets_never_broadcast() -> None:
     # torch's own mse_loss of (n, 1) and (n,) is a mean over n * n pairs.
     model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 1))
     for name in ("mse", "mae"):
-        with pytest.raises(ValueError, match=r"\(2, 1\) and \(2,\) differ; reshape the targets"):
+        with pytest.raises(ValueError, match=r"\(20, 1\) and \(20,\) differ; reshape the targets"):
             reptile_env.Task(model, (X[:20], X[:20, 0]), (X[20:], X[20:, 0]), metric=name, loss=name)
