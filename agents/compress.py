@@ -20,11 +20,10 @@ from agents.registry import AGENTS, agent_spec
 from agents.table import Entry
 from agents.trace import Trace
 from agents.train import run_agent
-from reptile_env.actions import DEFAULT_MAX_RATE
+from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
 from reptile_env.compression.plan import Plan
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.evaluation.live import LiveEvaluator
-from reptile_env.evaluation.reference import uniform_rates
 
 
 def compress(agent: str, options: Options, out: Path) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from agents.base import Agent, Recorder, play
-from reptile_env.evaluation.reference import uniform_rates
 
 
 class Uniform(Agent):
@@ -14,6 +13,6 @@ class Uniform(Agent):
     def search(self, env: Recorder, seed: int, out: Path | None) -> None:
         """Play one episode a rate."""
         env.reset(seed=seed)
-        for rate in uniform_rates(env.max_rate):
+        for rate in env.inner.uniform_rates:
             if env.remaining > 0:
                 play(env, [rate] * env.decisions)

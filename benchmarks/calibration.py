@@ -13,10 +13,10 @@ from agents.base import Agent
 from agents.cma_es import CmaEs
 from agents.coordinate_ascent import CoordinateAscent
 from agents.random_search import RandomSearch
-from reptile_env.actions import DEFAULT_MAX_RATE
+from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.evaluation.live import LiveEvaluator
-from reptile_env.evaluation.reference import uniform_plan, uniform_rates
+from reptile_env.evaluation.reference import uniform_plan
 
 RANDOM_PLANS = 2000  # ten samples of 200, so that "best of 200" is a mean and not one draw
 SEARCH_EVALUATIONS = 5000  # of each search

@@ -13,9 +13,16 @@ from reptile_env.errors import number, unknown
 
 
 class Actions(Protocol):
-    """A way to read actions. `max_rate` is the largest rate that an action can ask for."""
+    """A way to read actions.
+
+    Attributes:
+        max_rate: the largest rate that an action can ask for.
+        uniform_rates: the rates that the uniform sweep tries: such as actions can ask for.
+        space: the Gymnasium space.
+    """
 
     max_rate: float
+    uniform_rates: list[float]
     space: spaces.Space[Any]
 
     def rate(self, action: Any) -> float:
@@ -25,6 +32,15 @@ class Actions(Protocol):
         """The action that asks for `rate`; ``ValueError`` outside [0, max_rate]."""
 
 
+UNIFORM_STEP = 0.05
+
+
+def uniform_rates(max_rate: float) -> list[float]:
+    """The rates of the uniform sweep: multiples of 0.05 up to `max_rate`."""
+    steps = int(max_rate / UNIFORM_STEP + 1e-9)
+    return [round(UNIFORM_STEP * k, 10) for k in range(1, steps + 1)] or [max_rate]
+
+
 class ContinuousActions:
     """``Box(-1, 1, (1,), float32)``, read as ``max_rate * (a + 1) / 2``."""
 
@@ -32,11 +48,15 @@ class ContinuousActions:
         self.max_rate = number("max_rate", max_rate)
         if not 0 < self.max_rate < 1:
             raise ValueError(f"max_rate={max_rate} is outside (0, 1)")
+        self.uniform_rates = uniform_rates(self.max_rate)
         self.space: spaces.Space[Any] = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def rate(self, action: Any) -> float:
         """The prune rate that `action` asks for."""
-        values = np.asarray(action)
+        try:
+            values = np.asarray(action)
+        except ValueError as error:
+            raise ValueError(f"an action is one number in [-1, 1], shape (1,), got {action!r:.80}") from error
         if values.dtype.kind not in "iuf":
             raise ValueError(f"an action is one number in [-1, 1], shape (1,), got {action!r:.80}")
         if values.shape != (1,):
@@ -62,6 +82,7 @@ class DiscreteActions:
         if len(self.rates) < 2 or any(not 0 <= rate < 1 for rate in self.rates) or max(self.rates) == 0:
             raise ValueError(f"rates={list(self.rates)}: list at least two rates in [0, 1), one of them above 0")
         self.max_rate = max(self.rates)
+        self.uniform_rates = sorted({rate for rate in self.rates if rate > 0})
         self.space: spaces.Space[Any] = spaces.Discrete(len(self.rates))
 
     def rate(self, action: Any) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +14,10 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from reptile_env import observations, rewards
-from reptile_env.actions import make_actions
+from reptile_env.actions import DEFAULT_MAX_RATE, make_actions
 from reptile_env.budget import BudgetWall
 from reptile_env.compression.plan import Plan, removal_count
+from reptile_env.episode import Position, Scene, Snapshot
 from reptile_env.errors import number, unknown
 from reptile_env.evaluation.base import Evaluator, make_evaluator
 from reptile_env.evaluation.measurement import Measurement
@@ -27,39 +27,6 @@ from reptile_env.rendering import RENDER_MODES, Frame, Renderer
 from reptile_env.tasks.registry import best_known
 
 MEASURES = ("step", "round")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Scene:
-    """A task as the environment meets it."""
-
-    evaluator: Evaluator
-    reference: Reference
-    wall: BudgetWall | None
-    best_known: float
-
-
-@dataclasses.dataclass(frozen=True)
-class _Position:
-    """Everything of an episode that changes with a step."""
-
-    scene: int
-    plan: Plan
-    measurement: Measurement
-    group: int = 0
-    round: int = 0
-    previous_rate: float = 0.0
-    total: float = 0.0
-    ended: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Snapshot:
-    """A point of an episode to return to; made by `snapshot`, taken by `restore`."""
-
-    position: _Position
-    generator: dict[str, Any]
-    history: tuple[tuple[float, float], ...]
 
 
 class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
@@ -172,23 +139,28 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
             for scene in self._scenes:
                 if not scene.evaluator.higher_is_better or scene.reference.dense.metric > 1:
                     raise ValueError(f"reward {reward!r} reads 1 - metric as an error rate; {scene.evaluator.name!r} has none")
+        evaluators = {scene.evaluator.name: scene.evaluator for scene in self._scenes}
+        if any(evaluators[scene.evaluator.name] is not scene.evaluator for scene in self._scenes):
+            raise ValueError("two different tasks have the same name, by which they are told apart; give Task(..., name=)")
         lengths = {self._observation.length(len(s.evaluator.sizes)) for s in self._scenes}
         if len(lengths) > 1:
             raise ValueError("tasks of different numbers of groups need observation='group', which is the same for all")
         self.observation_space = spaces.Box(0.0, 1.0, (lengths.pop(),), np.float32)
         self.action_space = self._actions.space
-        self._position: _Position | None = None
+        self._position: Position | None = None
         self._history: list[tuple[float, float]] = []
         self._best: dict[str, tuple[Plan, Measurement]] = {}
 
-    def _scene(self, evaluator: Evaluator, w: float | None, comparable: bool) -> _Scene:
-        reference = make_reference(evaluator, self._cost, self._actions.max_rate, w)
+    def _scene(self, evaluator: Evaluator, w: float | None, comparable: bool) -> Scene:
+        reference = make_reference(evaluator, self._cost, self._actions.uniform_rates, w)
         wall = None
         if self._budget is not None:
             limits = (self._actions.max_rate, self._rounds)
             wall = BudgetWall(evaluator.costs, self._cost, self._budget, evaluator.sizes, *limits)
-        known = best_known(evaluator.name, evaluator.settings, self._cost, self._actions.max_rate) if comparable else math.nan
-        return _Scene(evaluator, reference, wall, known)
+        # A score compares with the calibrated scale; other rates may have another best uniform one.
+        comparable = comparable and self._actions.max_rate == DEFAULT_MAX_RATE
+        known = best_known(evaluator.name, evaluator.settings, self._cost, reference.uniform_rate) if comparable else math.nan
+        return Scene(evaluator, reference, wall, known)
 
     # -- Gymnasium ---------------------------------------------------------------------------------------------------
 
@@ -201,12 +173,14 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
             seed: of the environment's generator.
             options: ``{"task": name}`` chooses among several tasks instead of drawing.
         """
+        if isinstance(seed, bool):
+            raise TypeError(f"seed must be a whole number, got bool {seed}")
         index = self._chosen({} if options is None else options)
         super().reset(seed=seed)
         if index is None:
             index = int(self.np_random.integers(len(self._scenes))) if len(self._scenes) > 1 else 0
         evaluator = self._scenes[index].evaluator
-        self._position = _Position(index, evaluator.dense, evaluator.measure(evaluator.dense))
+        self._position = Position(index, evaluator.dense, evaluator.measure(evaluator.dense))
         self._history = [(1.0, 1.0)]
         if self.render_mode == "human":
             self.render()
@@ -229,7 +203,7 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
             self.render()
         return outcome
 
-    def _decide(self, at: _Position, requested: float) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def _decide(self, at: Position, requested: float) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         scene = self._scenes[at.scene]
         evaluator, reference = scene.evaluator, scene.reference
         carried_out = self._probability >= 1 or self.np_random.random() < self._probability
@@ -256,7 +230,7 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
         reward = float(self._reward(transition))
         if not math.isfinite(reward):
             raise ValueError(f"the reward of group {name!r} is {reward}; it must be finite")
-        self._position = _Position(
+        self._position = Position(
             scene=at.scene,
             plan=plan,
             measurement=measurement,
@@ -338,6 +312,11 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
             raise ValueError("no plan within the budget was measured yet; finish an episode first")
         return self._best[name]
 
+    @property
+    def uniform_rates(self) -> list[float]:
+        """The rates among which the best uniform one was found."""
+        return list(self._actions.uniform_rates)
+
     def measure(self, plan: Plan) -> Measurement:
         """What the network compressed to `plan` measures on the validation split."""
         return self.evaluator.measure(plan)
@@ -348,20 +327,23 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
 
     def snapshot(self) -> Snapshot:
         """The current point of the episode, generator included; cheap."""
-        return Snapshot(self._at, copy.deepcopy(dict(self.np_random.bit_generator.state)), tuple(self._history))
+        generator = copy.deepcopy(dict(self.np_random.bit_generator.state))
+        return Snapshot(self._at, generator, tuple(self._history), self._rules(self._at.scene))
 
     def restore(self, state: Snapshot) -> NDArray[np.float32]:
         """Return to a snapshot of this environment or of one made alike; gives the observation there.
 
         Raises:
             TypeError: not a snapshot.
-            ValueError: a snapshot of another task.
+            ValueError: a snapshot of another task, or taken under another budget, cost, number of rounds or the like.
         """
         if not isinstance(state, Snapshot):
             raise TypeError(f"restore() takes what snapshot() gave, got {type(state).__name__}")
         scene = state.position.scene
         if scene >= len(self._scenes) or state.position.plan.names != self._scenes[scene].evaluator.group_names:
             raise ValueError("the snapshot is of another task; restore it in an environment made with the same arguments")
+        if state.rules != self._rules(scene):
+            raise ValueError("the snapshot was taken under other rules; restore it in an environment made with the same arguments")
         self._position = state.position
         self._history = list(state.history)
         self.np_random.bit_generator.state = copy.deepcopy(state.generator)
@@ -370,16 +352,22 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
     # -- Inside ------------------------------------------------------------------------------------------------------
 
     @property
-    def _at(self) -> _Position:
+    def _at(self) -> Position:
         if self._position is None:
             raise ResetNeeded("call reset() first")
         return self._position
+
+    def _rules(self, scene: int) -> tuple[Any, ...]:
+        """What decides how an episode goes on from a position."""
+        there = self._scenes[scene]
+        limits = (self._budget, self._cost, self._rounds, self._measure_at, self._actions.max_rate)
+        return (*limits, there.evaluator.name, there.evaluator.settings, there.reference.w, there.reference.scale)
 
     def _chosen(self, options: dict[str, Any]) -> int | None:
         if not isinstance(options, dict):
             raise TypeError(f"options must be a dict such as {{'task': name}}, got {type(options).__name__}")
         if set(options) - {"task"}:
-            raise unknown("reset option", sorted(set(options) - {"task"})[0], ["task"])
+            raise unknown("reset option", min(map(str, set(options) - {"task"})), ["task"])
         if "task" not in options:
             return None
         names = [scene.evaluator.name for scene in self._scenes]

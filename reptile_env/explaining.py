@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reptile_env.actions import DEFAULT_MAX_RATE
+from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
 from reptile_env.compression.plan import Plan, removal_count
 from reptile_env.evaluation.live import live_evaluator
 from reptile_env.evaluation.reference import make_reference
@@ -68,7 +68,7 @@ def explain(
     """
     evaluator = live_evaluator(task, make_settings(**settings))
     chosen = plan if isinstance(plan, Plan) else Plan.from_dict(plan)
-    reference = make_reference(evaluator, check_cost(cost), DEFAULT_MAX_RATE, w)
+    reference = make_reference(evaluator, check_cost(cost), uniform_rates(DEFAULT_MAX_RATE), w)
     here, dense_cost = evaluator.measure(chosen), reference.dense.cost(cost)
     explanations = []
     for index, (name, size, sensitivity) in enumerate(

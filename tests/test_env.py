@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reptile_env
+from reptile_env.actions import uniform_rates
 from reptile_env.env import ReptilePruneEnv
-from reptile_env.evaluation.reference import uniform_plan, uniform_rates
+from reptile_env.evaluation.reference import uniform_plan
 from reptile_env.tasks.task import Task
-from tests.helpers import episode, make, play, random_actions
+from tests.helpers import episode, make, play, random_actions, small_task
 
 COSTS = ["macs", "params", "bytes"]
 rates = st.lists(st.floats(0, 0.9), min_size=16, max_size=16)
@@ -269,3 +270,44 @@ def test_w_moves_the_best_uniform_rate() -> None:
     assert cautious.reference.uniform_rate < thrifty.reference.uniform_rate
     for env in (cautious, thrifty):
         assert episode(env, env.reference.uniform_rate)[0] == pytest.approx(1.0, abs=1e-12)
+
+
+RULES = [{"rounds": 3}, {"budget": 0.12}, {"cost": "params"}, {"max_rate": 0.5}, {"recovery": "none"}, {"w": 0.7}]
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_a_snapshot_taken_under_other_rules_is_refused(rules: dict[str, Any]) -> None:
+    plain, other = make(), make(**rules)
+    for taken_in, restored_in in ((plain, other), (other, plain)):
+        taken_in.reset(seed=0)
+        taken_in.step(taken_in.action_for(0.0))
+        restored_in.reset(seed=0)
+        before = restored_in.snapshot()
+        with pytest.raises(ValueError, match="under other rules"):
+            restored_in.restore(taken_in.snapshot())
+        assert restored_in.snapshot() == before
+
+
+def test_different_tasks_of_one_name_are_refused() -> None:
+    first, second = small_task("same"), small_task("same", w=0.6)
+    with pytest.raises(ValueError, match="have the same name"):
+        make([first, second])
+    make([first, first])
+
+
+@pytest.mark.parametrize("rates", [[0, 0.33, 0.5], [0.0, 0.17], list(np.linspace(0, 0.9, 4))])
+def test_the_best_uniform_rate_is_one_that_actions_can_ask_for(rates: list[float]) -> None:
+    env = make(id="ReptilePruneDiscrete-v0", rates=rates)
+    assert env.reference.uniform_rate in rates
+    assert episode(env, env.reference.uniform_rate)[0] == pytest.approx(1, abs=1e-12)
+
+
+def test_odd_options_seeds_and_actions_are_refused() -> None:
+    env = make()
+    with pytest.raises(ValueError, match="unknown reset option"):
+        env.reset(options={1: 2, "a": 3})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="seed must be a whole number"):
+        env.reset(seed=True)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"an action is one number in \[-1, 1\]"):
+        env.step([[1, 2], [3]])

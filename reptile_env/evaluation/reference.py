@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,6 @@ from reptile_env.evaluation.base import Evaluator
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.rewards import quality, utility
 
-UNIFORM_STEP = 0.05
 # Where a task brings no w: the largest of these at which the best uniform rate gains at least MARGIN of utility.
 W_CHOICES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 MARGIN = 0.02
@@ -61,19 +61,13 @@ def uniform_plan(evaluator: Evaluator, rate: float) -> Plan:
     return plan
 
 
-def uniform_rates(max_rate: float) -> list[float]:
-    """The rates of the uniform sweep: multiples of 0.05 up to `max_rate`."""
-    steps = int(max_rate / UNIFORM_STEP + 1e-9)
-    return [round(UNIFORM_STEP * k, 10) for k in range(1, steps + 1)] or [max_rate]
-
-
-def make_reference(evaluator: Evaluator, cost: str, max_rate: float, w: float | None) -> Reference:
+def make_reference(evaluator: Evaluator, cost: str, rates: Sequence[float], w: float | None) -> Reference:
     """Measure the uniform sweep (kept in the evaluator's memo) and derive the scale from it.
 
     Args:
         evaluator: measures the plans.
         cost: which cost the utility weighs.
-        max_rate: largest rate of one decision; the sweep goes up to it.
+        rates: the sweep: `uniform_rates`, or the rates that actions can ask for, all above 0.
         w: weight of the metric; None takes the task's own, else chooses one from the sweep.
 
     Raises:
@@ -84,7 +78,6 @@ def make_reference(evaluator: Evaluator, cost: str, max_rate: float, w: float | 
     dense = evaluator.measure(evaluator.dense)
     if not dense.metric > 0:
         raise ValueError(f"task {evaluator.name!r}: the dense network's metric is {dense.metric}; a positive one is needed")
-    rates = uniform_rates(max_rate)
     plans = [uniform_plan(evaluator, rate) for rate in rates]
     measured = [evaluator.measure(plan) for plan in plans]
     better = evaluator.higher_is_better

@@ -101,17 +101,19 @@ def make_task(name: str) -> Task:
     return task
 
 
-def best_known(name: str, settings: Any, cost: str, max_rate: float) -> float:
-    """Return of the best plan known for a task under exactly these settings, or NaN."""
-    known = references().get(name, {}).get("best_known")
+def best_known(name: str, settings: Any, cost: str, uniform_rate: float) -> float:
+    """Return of the best plan known for a task under exactly these settings and best uniform rate, or NaN."""
+    known = references().get(name)
+    if known is None or known["uniform"]["rate"] != uniform_rate:
+        return math.nan
     given = {
         "recovery": settings.recovery,
         "importance": settings.importance,
         "granularity": settings.granularity,
         "cost": cost,
-        "max_rate": max_rate,
     }
-    return float(known["return"]) if known and references()[name]["settings"] == given else math.nan
+    same = all(known["settings"][key] == value for key, value in given.items())
+    return float(known["best_known"]["return"]) if same else math.nan
 
 
 def forget() -> None:

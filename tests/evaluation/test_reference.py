@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from reptile_env.actions import uniform_rates
 from reptile_env.compression.plan import removal_count
 from reptile_env.evaluation.live import LiveEvaluator, live_evaluator
 from reptile_env.evaluation.measurement import Measurement
-from reptile_env.evaluation.reference import MARGIN, W_CHOICES, make_reference, uniform_rates
+from reptile_env.evaluation.reference import MARGIN, W_CHOICES, make_reference
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.task import Task
 from tests.helpers import small_task
@@ -28,7 +29,7 @@ def gains(evaluator: LiveEvaluator, cost: str, w: float, max_rate: float) -> dic
 @pytest.mark.parametrize("max_rate", [0.9, 0.5])
 def test_the_best_uniform_rate_is_the_best(builtin: str, cost: str, max_rate: float) -> None:
     evaluator = live_evaluator(builtin, Settings())
-    reference = make_reference(evaluator, cost, max_rate, None)
+    reference = make_reference(evaluator, cost, uniform_rates(max_rate), None)
     found = gains(evaluator, cost, reference.w, max_rate)
     assert reference.w == evaluator.w
     assert reference.uniform_rate == max(found, key=found.__getitem__)
@@ -39,7 +40,7 @@ def test_the_best_uniform_rate_is_the_best(builtin: str, cost: str, max_rate: fl
 
 def test_w_is_the_largest_at_which_cutting_pays() -> None:
     evaluator = live_evaluator(small_task("choose-w"), Settings("none"))
-    reference = make_reference(evaluator, "macs", 0.9, None)
+    reference = make_reference(evaluator, "macs", uniform_rates(0.9), None)
     paying = [w for w in W_CHOICES if max(gains(evaluator, "macs", w, 0.9).values()) > MARGIN]
     assert reference.w == max(paying)
     assert reference.scale > MARGIN

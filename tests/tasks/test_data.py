@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSam
 import reptile_env
 from reptile_env.compression.plan import Plan
 from reptile_env.evaluation.live import LiveEvaluator
+from reptile_env.evaluation.reference import make_reference
 from reptile_env.evaluation.settings import Settings
 from tests.helpers import classes, generator_states, small_network, small_task
 
@@ -104,9 +105,7 @@ def test_a_perfect_plan_of_a_lower_is_better_metric_divides_by_nothing() -> None
 
     task = small_task("error-rate", metric=error_rate, higher_is_better=False, w=0.5)
     evaluator = LiveEvaluator(task, Settings("none"))
-    from reptile_env.evaluation.reference import make_reference
-
-    reference = make_reference(evaluator, "macs", 0.9, 0.5)
+    reference = make_reference(evaluator, "macs", [0.3, 0.6, 0.9], 0.5)
     assert 0 < reference.scale < 1
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 import reptile_env
 from reptile_env.tasks.registry import TaskSpec, best_known, make_task, references, register_task
-from tests.helpers import make
+from tests.helpers import episode, make
 
 
 def test_every_task_is_listed_with_what_it_is() -> None:
@@ -60,10 +61,17 @@ def test_built_in_tasks_have_head_room(builtin: str) -> None:
 
 
 def test_the_best_known_return_is_for_its_settings_alone(builtin: str) -> None:
-    settings = make(builtin).evaluator.settings
-    assert best_known(builtin, settings, "macs", 0.9) == references()[builtin]["best_known"]["return"]
-    for cost, max_rate in (("params", 0.9), ("macs", 0.5)):
-        assert best_known(builtin, settings, cost, max_rate) != best_known(builtin, settings, cost, max_rate), "NaN is expected"
+    env = make(builtin)
+    settings, uniform = env.evaluator.settings, env.reference.uniform_rate
+    assert best_known(builtin, settings, "macs", uniform) == references()[builtin]["best_known"]["return"]
+    for cost, rate in (("params", uniform), ("macs", uniform + 0.05)):
+        assert math.isnan(best_known(builtin, settings, cost, rate))
+    for arguments in ({"max_rate": 0.5}, {"recovery": "none", "w": None}, {"cost": "params"}, {"budget": 0.5}, {"rounds": 2}):
+        assert math.isnan(episode(make(builtin, **arguments), 0.2)[1]["score"])
+    score = episode(env, uniform)[1]["score"]
+    assert score == pytest.approx(0, abs=1e-9)
+    by_list = make(builtin, id="ReptilePruneDiscrete-v0")
+    assert episode(by_list, uniform)[1]["score"] == pytest.approx(0, abs=1e-9)
 
 
 def test_the_best_known_plan_returns_what_is_said(builtin: str) -> None:
