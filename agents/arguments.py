@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,6 +85,12 @@ def resolve_task(text: str) -> Task:
     if not callable(function):
         functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise BadArgumentError(f"--task {text}: {unknown(f'function of {module_name}', function_name, functions)}")
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise BadArgumentError(f"--task {text}: {function_name}() must take no argument: {error}") from error
+    except ValueError:
+        pass  # a builtin without a signature: the call itself will tell
     task = function()
     if not isinstance(task, reptile_env.Task):
         raise BadArgumentError(

@@ -15,15 +15,17 @@ import torch
 import reptile_env
 from agents import picture, table
 from agents.arguments import Options, make_env, resolve_task
-from agents.outputs import BestPlanFile, versions, write, write_json
+from agents.cli import BadArgumentError
+from agents.outputs import BestPlanFile, make_folder, versions, write, write_json
 from agents.registry import AGENTS, agent_spec
 from agents.table import Entry
 from agents.trace import Trace
 from agents.train import run_agent
 from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
+from reptile_env.compression import program
 from reptile_env.compression.plan import Plan
 from reptile_env.env import ReptilePruneEnv
-from reptile_env.evaluation.live import LiveEvaluator
+from reptile_env.evaluation.live import LiveEvaluator, structure_of
 
 
 def compress(agent: str, options: Options, out: Path) -> int:
@@ -40,7 +42,12 @@ def compress(agent: str, options: Options, out: Path) -> int:
     torch.set_num_threads(options.threads)
     task = resolve_task(options.task)
     env = make_env(agent_spec(agent), task, options)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        # What can't be saved in the end is refused now, not after the search.
+        program.trace(structure_of(task).model, task.valid[:2].inputs)
+    except ValueError as error:
+        raise BadArgumentError(f"--task {options.task}: {error}") from error
+    make_folder(out)
     write_json(out / "run.json", {"command": "compress", "agent": agent} | options.to_dict() | {"versions": versions()})
     best_plan = BestPlanFile(out / "best_plan.json")
     traces = {}

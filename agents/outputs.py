@@ -26,10 +26,29 @@ def free_folder(path: Path | None, what: str) -> Path:
     Raises:
         BadArgumentError: something is there already.
     """
+    if path is not None and not path.name:
+        raise BadArgumentError(f"--out {str(path)!r} names no folder of its own; name a new one")
     folder = path or Path("runs") / f"{what}-{time.strftime('%Y%m%d-%H%M%S')}".replace(":", ".")
+    above = next((parent for parent in folder.parents if parent.exists()), None)
+    if above is not None and not above.is_dir():
+        raise BadArgumentError(f"--out {folder}: {above} is a file, not a folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadArgumentError(f"--out {folder} exists and is not an empty folder; name a new one, results are never overwritten")
     return folder
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        BadArgumentError: it can't be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".draft").touch()
+        (folder / ".draft").unlink()
+    except OSError as error:
+        raise BadArgumentError(f"--out {folder} can't be written: {error.strerror or error}") from error
 
 
 def write(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from agents.arguments import Options, make_env, resolve_task
 from agents.base import Listener
-from agents.outputs import BestPlanFile, versions, write_json
+from agents.outputs import BestPlanFile, make_folder, versions, write_json
 from agents.progress import ProgressReport
 from agents.registry import agent_spec, make_agent
 from agents.tensorboard_log import TensorBoardLog
@@ -29,7 +29,7 @@ def train(name: str, options: Options, out: Path) -> int:
     """
     torch.set_num_threads(options.threads)
     env = make_env(agent_spec(name), resolve_task(options.task), options)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_json(out / "run.json", {"command": "train", "agent": name} | options.to_dict() | {"versions": versions()})
     trace = run_agent(name, env, options, out, [BestPlanFile(out / "best_plan.json")])
     print(_summary(trace, out))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from reptile_env.compression import hooks
 from reptile_env.compression.groups import Structure
 from reptile_env.compression.layers import RECURRENT
 from reptile_env.compression.producers import CONVS, TRANSPOSED, is_depthwise
@@ -80,10 +81,10 @@ def _watch(model: nn.Module, inputs: Inputs) -> tuple[dict[str, str], dict[str, 
     followers: dict[str, str] = {}
 
     def hook_of(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        def hook(module: nn.Module, given: Any, output: Any) -> None:
             order.setdefault(name, len(order))
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-                source = made.get(id(args[0]))
+                source = made.get(id(given))
                 if source is not None:
                     followers[source[0]] = name
             if isinstance(output, Tensor) and isinstance(module, (*CONVS, nn.Linear)):
@@ -91,13 +92,9 @@ def _watch(model: nn.Module, inputs: Inputs) -> tuple[dict[str, str], dict[str, 
 
         return hook
 
-    hooks = [module.register_forward_hook(hook_of(name)) for name, module in model.named_modules()]
-    try:
-        with torch.no_grad():
-            call(model, inputs)
-    finally:
-        for handle in hooks:
-            handle.remove()
+    handles = [hooks.after(module, hook_of(name)) for name, module in model.named_modules()]
+    with torch.no_grad(), hooks.attached(handles):
+        call(model, inputs)
     return followers, order
 
 

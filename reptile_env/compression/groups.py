@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from reptile_env.compression import prune
+from reptile_env.compression import hooks, prune
 from reptile_env.compression.assembly import Candidate, assemble
 from reptile_env.compression.dependency import graph_candidates
 from reptile_env.compression.layers import RECURRENT, prepare
 from reptile_env.compression.plan import Plan
-from reptile_env.compression.producers import plain_producers, special_producers
+from reptile_env.compression.producers import Slot, plain_producers, special_producers
 from reptile_env.tasks.splits import Inputs, Split, call
 
 
@@ -156,6 +156,12 @@ class _Search:
         tied = {slot.tensor.rpartition(".")[0] for slot in candidate.slots if slot.tensor in self._tied}
         if tied:
             return f"{min(tied)} shares a tensor with another layer"
+        for slot in candidate.slots:
+            # A parametrised weight (weight_norm, spectral_norm) is computed anew in every pass and is no parameter to cut.
+            if slot.tensor not in self._sizes:
+                return f"{slot.tensor} is not a plain parameter"
+            if slot.positions.max(initial=0) >= self._sizes[slot.tensor][slot.dim] or not _even(slot, candidate.size):
+                return f"its channels can't be followed into {slot.tensor.rpartition('.')[0]}"
         shared = any(self._free(slot.tensor, slot.dim)[slot.positions].any() for slot in candidate.slots)
         return "shares tensor positions with another group" if shared else ""
 
@@ -182,6 +188,12 @@ class _Search:
         return ""
 
 
+def _even(slot: Slot, size: int) -> bool:
+    """Whether every channel owns as many of the positions, which costs rely on."""
+    owned = np.bincount(slot.channels, minlength=size)
+    return bool((owned == owned[0]).all())
+
+
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, detached."""
     return {name: t.detach() for name, t in itertools.chain(model.named_parameters(), model.named_buffers())}
@@ -196,13 +208,9 @@ def _execution_order(model: nn.Module, inputs: Inputs) -> dict[str, int]:
 
         return hook
 
-    hooks = [module.register_forward_pre_hook(hook_of(name)) for name, module in model.named_modules()]
-    try:
-        with torch.no_grad():
-            call(model, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    handles = [hooks.before(module, hook_of(name)) for name, module in model.named_modules()]
+    with torch.no_grad(), hooks.attached(handles):
+        call(model, inputs)
     return order
 
 

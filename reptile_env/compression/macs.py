@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.flop_counter import FlopCounterMode
 
-from reptile_env.compression import prune
+from reptile_env.compression import hooks, prune
 from reptile_env.compression.cost import CostModel
 from reptile_env.compression.groups import Structure, tensors_of
 from reptile_env.compression.layers import RECURRENT
@@ -128,23 +128,20 @@ def _uses(model: nn.Module, inputs: Inputs) -> tuple[dict[str, int], int]:
     uses: dict[str, int] = {}
     names = {id(p): name for name, p in model.named_parameters()}
 
-    def hook(layer: Any, given: tuple[Any, ...], output: Any) -> None:
+    def hook(layer: Any, given: Any, output: Any) -> None:
         if isinstance(layer, RECURRENT):
-            sequence = given[0].data if isinstance(given[0], PackedSequence) else given[0]
+            sequence = given.data if isinstance(given, PackedSequence) else given
             used = {getattr(layer, n): math.prod(sequence.shape[:-1]) for n in layer._flat_weights_names if "weight" in n}
         elif isinstance(layer, CONVS):
-            seen = given[0] if isinstance(layer, TRANSPOSED) else output
+            seen = given if isinstance(layer, TRANSPOSED) else output
             used = {layer.weight: math.prod(seen.shape[2:]) * len(seen)}
         else:
             used = {layer.weight: math.prod(output.shape[:-1])}
         for weight, positions in used.items():
-            name = names[id(weight)]
-            uses[name] = uses.get(name, 0) + positions
+            # A parametrised weight is no parameter; its layer is never cut, so its share is part of the constant rest.
+            if id(weight) in names:
+                uses[names[id(weight)]] = uses.get(names[id(weight)], 0) + positions
 
-    hooks = [m.register_forward_hook(hook) for m in model.modules() if isinstance(m, (*CONVS, *RECURRENT, nn.Linear))]
-    try:
-        dense = count_macs(model, inputs)
-    finally:
-        for handle in hooks:
-            handle.remove()
-    return uses, dense
+    handles = [hooks.after(m, hook) for m in model.modules() if isinstance(m, (*CONVS, *RECURRENT, nn.Linear))]
+    with hooks.attached(handles):
+        return uses, count_macs(model, inputs)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reptile_env.compression import consumers
+from reptile_env.compression import consumers, hooks
 from reptile_env.compression.consumers import Consumer
 from reptile_env.tasks.splits import Split, call
 
@@ -125,16 +125,12 @@ def run_observed(
     modules = dict(model.named_modules())
 
     def hook_of(consumer: Consumer) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            observe(consumer, layer, args[0], output)
+        def hook(layer: nn.Module, given: Any, output: Any) -> None:
+            observe(consumer, layer, given, output)
 
         return hook
 
-    hooks = [modules[consumer.layer].register_forward_hook(hook_of(consumer)) for consumer in found]
-    try:
-        with torch.no_grad():
-            for batch in data.batches(batch_size):
-                call(model, batch.inputs)
-    finally:
-        for handle in hooks:
-            handle.remove()
+    handles = [hooks.after(modules[consumer.layer], hook_of(consumer)) for consumer in found]
+    with torch.no_grad(), hooks.attached(handles):
+        for batch in data.batches(batch_size):
+            call(model, batch.inputs)

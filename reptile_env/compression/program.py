@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reptile_env.tasks.splits import Inputs
+from reptile_env.tasks.splits import Inputs, map_inputs, tensors_of
 
 _WEIGHT = re.compile(r"/data/weights/weight_\d+$")
 _CONFIGS = ("/data/weights/model_weights_config.json", "/data/constants/model_constants_config.json")
@@ -50,13 +50,24 @@ def trace(model: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
 
     Args:
         model: a network in evaluation mode.
-        example: inputs of at least two examples (a batch of one would be taken for a constant).
+        example: inputs of at least one example.
+
+    Raises:
+        ValueError: torch can't export this network.
     """
-    batch = {0: torch.export.Dim("batch")}
+    # A batch of one would be taken for a constant.
+    example = map_inputs(lambda t: torch.cat([t, t])[:2], example)
+    batch = torch.export.Dim("batch")
     args: tuple[Any, ...] = () if isinstance(example, dict) else (example,) if isinstance(example, Tensor) else tuple(example)
-    kwargs = dict(example) if isinstance(example, dict) else None
-    shapes: Any = dict.fromkeys(kwargs, batch) if kwargs is not None else tuple(batch for _ in args)
-    return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
+    kwargs = dict(example) if isinstance(example, dict) else {}
+    shapes: Any = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+    for tensor in tensors_of(example):
+        shapes[tensor] = {0: batch}
+    try:
+        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes.dynamic_shapes(model, args, kwargs))
+    except (RuntimeError, TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"torch.export can't follow this network, so it can't be saved: {first}") from error
 
 
 def dump(model: nn.Module, example: Inputs) -> bytes:

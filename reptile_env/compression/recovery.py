@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reptile_env.compression import consumers, moments, prune
+from reptile_env.compression import consumers, hooks, moments, prune
 from reptile_env.compression.consumers import Consumer
 from reptile_env.compression.groups import Structure
 from reptile_env.compression.moments import Moments
@@ -91,14 +91,14 @@ def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
     changed = False
 
     def hook_of(consumer: Consumer, channels: Tensor | None) -> Any:
-        def before(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        def before(layer: nn.Module, given: Any) -> None:
             nonlocal changed
             # Layers before the first cut read what they read in the dense network.
             if channels is None and not changed:
                 return
             changed = True
             kept = torch.arange(bench.state[consumer.weight].shape[consumer.into]) if channels is None else channels
-            solution = _refit(bench, consumer, layer, args[0], kept)
+            solution = _refit(bench, consumer, layer, given, kept)
             tensors = _tensors(bench, plan, consumer, dense_modules[consumer.layer], *solution)
             prune.install(bench.model, tensors, bench.structure.model)
             fitted.update(tensors)
@@ -106,13 +106,9 @@ def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
         return before
 
     modules = dict(bench.model.named_modules())
-    hooks = [modules[c.layer].register_forward_pre_hook(hook_of(c, channels)) for c, channels in sequential if c in bench.targets]
-    try:
-        with torch.no_grad():
-            call(bench.model, bench.calibration.inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    handles = [hooks.before(modules[c.layer], hook_of(c, channels)) for c, channels in sequential if c in bench.targets]
+    with torch.no_grad(), hooks.attached(handles):
+        call(bench.model, bench.calibration.inputs)
     return set(fitted)
 
 

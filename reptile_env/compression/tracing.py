@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from reptile_env.compression import hooks
 from reptile_env.compression.layers import RECURRENT
 from reptile_env.compression.producers import CONVS, PER_CHANNEL, TRANSPOSED, Positions, Producer, Slot, is_depthwise
 from reptile_env.tasks.splits import Inputs, call
@@ -75,29 +76,29 @@ def _decode(name: str, masks: Positions, bits: int) -> Positions:
 def _run(model: nn.Module, inputs: Inputs, producer: Producer, marked: Positions) -> dict[str, Positions]:
     """Run once with the marked output features of the producer as NaN; for each layer the input features that were NaN."""
     arrived: dict[str, Positions] = {}
-    hooks = []
+    handles = []
 
     def note(name: str, mask: Positions) -> None:
         arrived[name] = arrived.get(name, np.zeros_like(mask)) | mask
 
     def sink(name: str) -> Callable[..., Any]:
-        def before(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            if not args or not isinstance(args[0], (Tensor, PackedSequence)):
-                return args
-            note(name, _marks(layer, args[0]))
-            return (_clean(args[0]), *args[1:])
+        def before(layer: nn.Module, given: Any) -> Any:
+            if not isinstance(given, (Tensor, PackedSequence)):
+                return None
+            note(name, _marks(layer, given))
+            return _clean(given)
 
         return before
 
     def through(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
         state: dict[str, Tensor] = {}
 
-        def before(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            note(name, _marks(layer, args[0]))
-            state["mask"] = torch.isnan(args[0])
-            return (_clean(args[0]), *args[1:])
+        def before(layer: nn.Module, given: Tensor) -> Tensor:
+            note(name, _marks(layer, given))
+            state["mask"] = torch.isnan(given)
+            return torch.nan_to_num(given)
 
-        def after(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        def after(layer: nn.Module, given: Tensor, output: Tensor) -> Tensor:
             mask = state["mask"]
             if is_depthwise(layer):
                 spatial = mask.flatten(2).any(2) if mask.dim() > 2 else mask
@@ -107,23 +108,19 @@ def _run(model: nn.Module, inputs: Inputs, producer: Producer, marked: Positions
 
         return before, after
 
-    def tap(layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def tap(layer: nn.Module, given: Any, output: Any) -> Any:
         return _mark(layer, output, torch.from_numpy(marked))
 
     for name, module in model.named_modules():
         if isinstance(module, PER_CHANNEL) or is_depthwise(module):
             before, after = through(name)
-            hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+            handles += [hooks.before(module, before), hooks.after(module, after)]
         elif isinstance(module, _SINKS):
-            hooks.append(module.register_forward_pre_hook(sink(name)))
+            handles.append(hooks.before(module, sink(name)))
         if name == producer.tap:
-            hooks.append(module.register_forward_hook(tap))
-    try:
-        with torch.no_grad():
-            call(model, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+            handles.append(hooks.after(module, tap))
+    with torch.no_grad(), hooks.attached(handles):
+        call(model, inputs)
     return arrived
 
 

@@ -114,6 +114,9 @@ BAD = {
     "no such module": (["compress", "--task", "nowhere_at_all:task"], "there is no module"),
     "no such function": (["compress", "--task", "json:lods"], "did you mean 'loads'"),
     "not a task": (["compress", "--task", "platform:machine"], "must return a reptile_env.Task"),
+    "function with an argument": (["compress", "--task", "json:dumps"], "must take no argument"),
+    "a file above": (["train", "random", "--out", "/dev/null/run"], "is a file, not a folder"),
+    "an empty folder name": (["train", "random", "--out", ""], "names no folder of its own"),
     "unknown option": (["train", "sac", "--stesp", "3"], "--stesp"),
     "unknown command": (["compres"], "compres"),
     "no command": ([], "missing command"),
@@ -138,3 +141,24 @@ def test_an_older_run_is_never_written_over(tmp_path: Path, capsys: pytest.Captu
     assert main(["train", "random", "--out", str(tmp_path)]) == 2
     assert "never overwritten" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_network_that_cant_be_saved_is_refused_before_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_branching.py").write_text(
+        "import torch, reptile_env\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(); self.a, self.b = torch.nn.Linear(6, 20), torch.nn.Linear(20, 3)\n"
+        "    def forward(self, x):\n"
+        "        x = torch.relu(self.a(x))\n"
+        "        return self.b(x * 2 if x.sum() > 0 else x)\n"
+        "def task():\n"
+        "    x, y = torch.randn(200, 6), torch.randint(0, 3, (200,))\n"
+        "    return reptile_env.Task(Net(), (x[:100], y[:100]), (x[100:], y[100:]), name='branching')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["compress", "--task", "own_branching:task", "--steps", "100000", "--out", "run"]) == 2
+    assert "torch.export can't follow this network" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
