@@ -186,20 +186,18 @@ def consumer_slots(name: str, layer: Any, channels: Positions) -> list[Slot]:
 
 def tied_features(layer: nn.Module) -> list[list[int]]:
     """Input features of a layer that can only be removed together: those at the same place of every group."""
-    groups = getattr(layer, "groups", 1)
-    if not isinstance(layer, CONVS) or groups == 1 or is_depthwise(layer):
-        return []
-    each = layer.in_channels // groups
-    return [[group * each + i for group in range(groups)] for i in range(each)]
+    return _same_place(layer, layer.in_channels) if isinstance(layer, CONVS) else []
 
 
 def tied_outputs(layer: nn.Module) -> list[list[int]]:
     """Output channels of a layer that can only be removed together: those at the same place of every group."""
-    groups = getattr(layer, "groups", 1)
-    if not isinstance(layer, CONVS) or groups == 1 or is_depthwise(layer):
+    return _same_place(layer, layer.out_channels) if isinstance(layer, CONVS) else []
+
+
+def _same_place(layer: Any, channels: int) -> list[list[int]]:
+    if layer.groups == 1 or is_depthwise(layer):
         return []
-    each = layer.out_channels // groups
-    return [[group * each + i for group in range(groups)] for i in range(each)]
+    return np.arange(channels).reshape(layer.groups, -1).T.tolist()
 
 
 class Ties:
