@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reptile_env.compression.cost import CostModel
+from reptile_env.compression.cost import Costs
 from reptile_env.compression.plan import removal_count
 from reptile_env.errors import number
 
@@ -34,7 +34,7 @@ class BudgetWall:
         ValueError: `budget` outside (0, 1], or below what `max_rate` everywhere reaches; the message says what is reached.
     """
 
-    def __init__(self, costs: CostModel, cost: str, budget: float, sizes: Sequence[int], max_rate: float, rounds: int) -> None:
+    def __init__(self, costs: Costs, cost: str, budget: float, sizes: Sequence[int], max_rate: float, rounds: int) -> None:
         if not 0 < number("budget", budget) <= 1:
             raise ValueError(f"budget={budget} is outside (0, 1]; it is the final {cost} as a fraction of the dense network's")
         self._costs, self._cost, self._max_rate, self._rounds = costs, cost, max_rate, rounds

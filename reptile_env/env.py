@@ -207,7 +207,7 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
         scene = self._scenes[at.scene]
         evaluator, reference = scene.evaluator, scene.reference
         carried_out = self._probability >= 1 or self.np_random.random() < self._probability
-        width = len(at.plan.keep[at.group])
+        width = at.plan.widths[at.group]
         count = removal_count(width, requested) if carried_out else 0
         needed = scene.wall.smallest_removal(at.plan.widths, at.group, at.round) if scene.wall else 0
         bit, count = needed > count, max(needed, count)

@@ -74,7 +74,7 @@ def explain(
     for index, (name, size, sensitivity) in enumerate(
         zip(evaluator.group_names, evaluator.sizes, evaluator.sensitivity(), strict=True)
     ):
-        kept = len(chosen.keep[index])
+        kept = chosen.widths[index]
         count = min(max(1, removal_count(size, STEP)), kept - 1)
         undone = evaluator.measure(chosen.replace(index, range(size)))
         deeper = evaluator.measure(evaluator.cut(chosen, index, count))

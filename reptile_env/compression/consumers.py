@@ -45,14 +45,15 @@ class Consumer:
 
 
 def find_consumers(structure: Structure, inputs: Inputs) -> list[Consumer]:
-    """The consumers of a network, in the order in which they run."""
+    """The weights of layers that read or make prunable channels, in the order in which they run."""
     modules = dict(structure.model.named_modules())
     followers, order = _watch(structure.model, inputs)
     names = sorted({tensor.rpartition(".")[0] for tensor, _ in structure.axes}, key=lambda n: order.get(n, len(order)))
+    weights = {tensor for tensor, _ in structure.axes}
     found = []
     for name in names:
         for consumer in _of_layer(name, modules[name]):
-            if (consumer.weight, consumer.into) not in structure.axes:
+            if consumer.weight not in weights:
                 continue
             if consumer.shift is None and consumer.hidden is None and name in followers:
                 consumer = replace(consumer, shift=f"{followers[name]}.running_mean", sign=-1)

@@ -1,14 +1,50 @@
-"""Costs of a plan from its widths alone: exact, numpy only, no network is built."""
+"""Costs of a plan from its widths, bits and ranks alone: exact, numpy only, no network is built."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-COSTS = ("params", "macs", "bytes")
+from reptile_env.compression.plan import FLOAT_BITS
+
+COSTS = ("params", "macs", "bytes", "latency")
+# A quantized layer keeps a float32 scale for each output, and scale and zero point of its input (float32, int32).
+SCALE_BYTES, INPUT_BYTES = 4, 8
+
+Levels = tuple[Sequence[int], Sequence[int], Sequence[float]]
+
+
+class LatencyTable(Protocol):
+    """Seconds of a network of given widths, ``(..., groups)`` to ``(...)``."""
+
+    def seconds(self, widths: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Interpolated from what was measured."""
+
+
+class Costs(Protocol):
+    """What every cost model offers; ``bits`` and ``ranks`` default to float and whole."""
+
+    def all(self, widths: Sequence[int], bits: Sequence[int] | None = None, ranks: Sequence[float] | None = None) -> dict[str, Any]:
+        """Every cost of one plan, by name; latency where there is a table."""
+
+    def cost(
+        self, name: str, widths: ArrayLike, bits: ArrayLike | None = None, ranks: ArrayLike | None = None
+    ) -> NDArray[np.int64] | NDArray[np.float64]:
+        """One cost for each row of widths, ``(..., groups)`` to ``(...)``."""
+
+
+def factor_rank(features: ArrayLike, outputs: ArrayLike, fraction: ArrayLike) -> NDArray[np.int64]:
+    """Rank of the two factors of a ``features x outputs`` matrix that hold `fraction` of its elements; 0: left whole.
+
+    A matrix is left whole where `fraction` is 1 and where factors, of rank 1 at the least, would not be smaller.
+    """
+    f, o, share = np.asarray(features, np.int64), np.asarray(outputs, np.int64), np.asarray(fraction, np.float64)
+    rank = np.maximum((share * f * o / (f + o) + 1e-9).astype(np.int64), 1)
+    return np.where((share < 1) & (rank * (f + o) < f * o), rank, 0)
 
 
 @dataclass(frozen=True)
@@ -23,25 +59,134 @@ class CostModel:
         weights: for each cost an int64 ``(tensors,)``: 1 for `params` (0 for buffers), bytes an element for
             `bytes`, uses an example for `macs` (output positions of a convolution, say).
         uncounted: multiply-accumulates outside any weight tensor, which no cut changes.
+        owner: int64 ``(tensors,)``, the group whose bits and rank hold for the tensor; -1: it stays as it is.
+        outputs: int64 ``(tensors,)``, the dimension that counts outputs.
+        output_uses: int64 ``(tensors,)``, uses an example of the second factor; 0 where a tensor can't be factored.
+        leads: bool ``(tensors,)``, whether this is the first quantized tensor of its layer.
+        latency: seconds by widths, where they were measured.
     """
 
     fixed: NDArray[np.int64]
     per_channel: NDArray[np.int64]
     weights: dict[str, NDArray[np.int64]]
     uncounted: int = 0
+    owner: NDArray[np.int64] | None = None
+    outputs: NDArray[np.int64] | None = None
+    output_uses: NDArray[np.int64] | None = None
+    leads: NDArray[np.bool_] | None = None
+    latency: LatencyTable | None = None
 
     def numel(self, widths: ArrayLike) -> NDArray[np.int64]:
         """Elements of each tensor; ``(..., groups)`` widths give ``(..., tensors)``."""
-        sizes = self.fixed + np.tensordot(np.asarray(widths, dtype=np.int64), self.per_channel, axes=(-1, -1))
-        return np.asarray(sizes.prod(axis=-1))
+        return np.asarray(self._sizes(widths).prod(axis=-1))
 
-    def all(self, widths: Sequence[int]) -> dict[str, int]:
+    def all(self, widths: Sequence[int], bits: Sequence[int] | None = None, ranks: Sequence[float] | None = None) -> dict[str, Any]:
         """Every cost of one plan, by name."""
-        numel = self.numel(widths)
-        costs = {name: int(numel @ weight) for name, weight in self.weights.items()}
-        costs["macs"] += self.uncounted
+        costs: dict[str, Any] = {name: int(self.cost(name, widths, bits, ranks)) for name in self.weights}
+        if self.latency is not None:
+            costs["latency"] = float(self.cost("latency", widths, bits, ranks))
         return costs
 
-    def cost(self, name: str, widths: ArrayLike) -> NDArray[np.int64]:
+    def cost(
+        self, name: str, widths: ArrayLike, bits: ArrayLike | None = None, ranks: ArrayLike | None = None
+    ) -> NDArray[np.int64] | NDArray[np.float64]:
         """One cost for each row of widths, ``(..., groups)`` to ``(...)``."""
-        return np.asarray(self.numel(widths) @ self.weights[name] + (self.uncounted if name == "macs" else 0))
+        if name == "latency":
+            if self.latency is None:
+                raise ValueError("no latency was measured; make the environment or Settings with cost='latency' (latency=True)")
+            return self.latency.seconds(np.asarray(widths, dtype=np.int64))
+        numel = self.numel(widths)
+        uncounted = self.uncounted if name == "macs" else 0
+        if self.owner is None or (_plain(bits, FLOAT_BITS) and _plain(ranks, 1)):
+            return np.asarray(numel @ self.weights[name] + uncounted)
+        return np.asarray(self._by_tensor(name, widths, numel, bits, ranks).sum(axis=-1) + uncounted)
+
+    def _sizes(self, widths: ArrayLike) -> NDArray[np.int64]:
+        return np.asarray(self.fixed + np.tensordot(np.asarray(widths, dtype=np.int64), self.per_channel, axes=(-1, -1)))
+
+    def _by_tensor(
+        self, name: str, widths: ArrayLike, numel: NDArray[np.int64], bits: ArrayLike | None, ranks: ArrayLike | None
+    ) -> NDArray[np.int64]:
+        assert self.owner is not None and self.outputs is not None and self.output_uses is not None and self.leads is not None
+        owned = self.owner >= 0
+        made = np.take_along_axis(self._sizes(widths), self.outputs[:, None] + np.zeros_like(numel)[..., None], axis=-1)[..., 0]
+        read = numel // np.maximum(made, 1)
+        shape = numel.shape
+        depth = np.broadcast_to(_of_tensors(bits, self.owner, owned, FLOAT_BITS), shape)
+        share = np.broadcast_to(_of_tensors(ranks, self.owner, owned & (self.output_uses > 0), 1.0), shape)
+        rank = factor_rank(read, made, share)
+        factored, weight = rank > 0, self.weights[name]
+        first, second = rank * read, rank * made
+        if name == "params":
+            return np.where(factored, (first + second) * weight, numel * weight)
+        if name == "macs":
+            return np.where(factored, first * weight + second * self.output_uses, numel * weight)
+        coded = depth < FLOAT_BITS
+        held = np.where(factored, first + second, numel) * weight
+        inputs = INPUT_BYTES * self.leads
+        whole = packed_bytes(numel, depth) + SCALE_BYTES * made + inputs
+        parts = packed_bytes(first, depth) + packed_bytes(second, depth) + SCALE_BYTES * (rank + made) + 2 * inputs
+        return np.where(coded, np.where(factored, parts, whole), held)
+
+
+@dataclass(frozen=True)
+class WeightCosts:
+    """Costs where single weights are removed: one group for each weight tensor, only what is not zero counts.
+
+    A tensor with zeros is stored as a bitmap of its positions (one bit each) and the values that are left; a whole one as it is.
+
+    Attributes:
+        fixed: for each cost what lies outside the groups.
+        numel: int64 ``(groups,)``, elements of each tensor.
+        uses: int64 ``(groups,)``, uses an example of each element.
+        outputs: int64 ``(groups,)``, outputs of each tensor: its scales when quantized.
+        leads: bool ``(groups,)``, as in `CostModel`.
+        sizes: int64 ``(groups,)``, dense widths; a width w keeps ``numel * w // size`` elements.
+        element_bytes: int64 ``(groups,)``.
+    """
+
+    fixed: dict[str, int]
+    numel: NDArray[np.int64]
+    uses: NDArray[np.int64]
+    outputs: NDArray[np.int64]
+    leads: NDArray[np.bool_]
+    sizes: NDArray[np.int64]
+    element_bytes: NDArray[np.int64]
+
+    def all(self, widths: Sequence[int], bits: Sequence[int] | None = None, ranks: Sequence[float] | None = None) -> dict[str, Any]:
+        """Every cost of one plan, by name."""
+        return {name: int(self.cost(name, widths, bits, ranks)) for name in self.fixed}
+
+    def cost(
+        self, name: str, widths: ArrayLike, bits: ArrayLike | None = None, ranks: ArrayLike | None = None
+    ) -> NDArray[np.int64] | NDArray[np.float64]:
+        """One cost for each row of widths, ``(..., groups)`` to ``(...)``."""
+        if name == "latency":
+            raise ValueError(
+                "masked weights don't run faster, so latency is no cost of this granularity; use granularity='structured'"
+            )
+        kept = self.numel * np.asarray(widths, dtype=np.int64) // self.sizes
+        if name == "params":
+            return np.asarray(kept.sum(axis=-1) + self.fixed[name])
+        if name == "macs":
+            return np.asarray((kept * self.uses).sum(axis=-1) + self.fixed[name])
+        depth = np.asarray(FLOAT_BITS if bits is None else bits, dtype=np.int64)
+        coded = packed_bytes(kept, depth) + SCALE_BYTES * self.outputs + INPUT_BYTES * self.leads
+        values = np.where(depth < FLOAT_BITS, coded, kept * self.element_bytes)
+        bitmap = np.where(kept < self.numel, packed_bytes(self.numel, 1), 0)
+        return np.asarray((values + bitmap).sum(axis=-1) + self.fixed[name])
+
+
+def packed_bytes(count: Any, bits: Any) -> Any:
+    """Bytes of `count` codes of `bits` each, packed without gaps."""
+    return (count * bits + 7) // 8
+
+
+def _plain(levels: ArrayLike | None, default: float) -> bool:
+    return levels is None or bool((np.asarray(levels) == default).all())
+
+
+def _of_tensors(levels: ArrayLike | None, owner: NDArray[np.int64], owned: NDArray[np.bool_], default: float) -> NDArray[Any]:
+    if levels is None:
+        return np.full(owner.shape, default)
+    return np.where(owned, np.asarray(levels)[..., np.maximum(owner, 0)], default)

@@ -5,101 +5,118 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
-from reptile_env.compression import consumers, moments, prune, recovery
-from reptile_env.compression.groups import Group, Structure, tensors_of
-from reptile_env.compression.importance import IMPORTANCES
-from reptile_env.compression.macs import cost_model
-from reptile_env.compression.plan import Plan
-from reptile_env.compression.producers import CONVS
+from reptile_env.compression import consumers, finetune, low_rank, moments, prune, quantize, recovery
+from reptile_env.compression.granularity import Pruner, make_pruner
+from reptile_env.compression.groups import Structure, tensors_of
+from reptile_env.compression.importance import Scorer
+from reptile_env.compression.moments import Moments
+from reptile_env.compression.plan import FLOAT_BITS, Plan
+from reptile_env.compression.recovery import Targets, Workbench
 from reptile_env.tasks.splits import Split
-from reptile_env.tasks.task import BATCH_SIZE
+from reptile_env.tasks.task import BATCH_SIZE, Task
 
 
 class Engine:
     """Cuts a network to plans and lets it recover. The network is really smaller; dense tensors are shared, never written.
 
+    The order is fixed: prune, refit or recalibrate, factor to low rank, fine-tune, quantize.
+
     Args:
-        structure: the dense network and its groups.
-        example: inputs of the validation split, for tracing and counting.
+        task: gives training data and loss.
+        structure: the network to start from and its groups.
         calibration: training examples that recovery sees.
-        recovery_name: name of the recovery.
-        importance: name of the importance.
+        settings: of the evaluator (`reptile_env.evaluation.settings.Settings`).
+        teacher: the network that distillation copies; the one of `structure` when left out.
 
     Raises:
         ValueError: a recovery that does not fit the network.
     """
 
-    def __init__(self, structure: Structure, example: Split, calibration: Split, recovery_name: str, importance: str) -> None:
-        recovery.check(recovery_name, structure.model, len(calibration))
-        self.structure, self.calibration = structure, calibration
-        self.names, self.sizes = structure.names, structure.sizes
-        self.dense = Plan.dense(self.names, self.sizes)
+    def __init__(
+        self,
+        task: Task,
+        structure: Structure,
+        calibration: Split,
+        settings: Any,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        recovery.check(settings.recovery, structure.model, len(calibration))
+        self.task, self.structure, self.calibration, self.settings = task, structure, calibration, settings
+        self.teacher = structure.model if teacher is None else teacher
         self.state = tensors_of(structure.model)
-        self.costs = cost_model(structure, example.inputs)
-        self._steps = recovery.parse(recovery_name)
-        modules = dict(structure.model.named_modules())
-        self.features = tuple(_features(g, i, self, modules) for i, g in enumerate(structure.groups))
-        found = consumers.find_consumers(structure, example.inputs)
-        wanted = recovery_name.split("+")
-        refits = any(name.startswith("reconstruct") for name in wanted)
-        self.moments = moments.collect(structure.model, found, calibration, BATCH_SIZE) if refits else {}
-        sequential = "reconstruct-sequential" in wanted
-        self._targets = recovery.collect_targets(structure.model, found, self.moments, calibration) if sequential else {}
-        self._consumers = found
-        scores = [IMPORTANCES[importance](g, i, self.state, structure, modules).numpy() for i, g in enumerate(structure.groups)]
-        # Stable: equal scores leave in a fixed order on every machine.
-        self._rank = [np.argsort(np.argsort(score, kind="stable"), kind="stable") for score in scores]
+        self._consumers = consumers.find_consumers(structure, task.valid[:4].inputs)
+        self._moments: dict[consumers.Consumer, Moments] = {}
+        scorer = Scorer(structure, self.state, self.moments, task, calibration)
+        self.pruner: Pruner = make_pruner(
+            settings.granularity, structure, self.state, task.valid[:4].inputs, scorer, settings.importance
+        )
+        self.names, self.sizes, self.costs, self.features = (
+            self.pruner.names,
+            self.pruner.sizes,
+            self.pruner.costs,
+            self.pruner.features,
+        )
+        self.dense = Plan.dense(self.names, self.sizes) if self.pruner.lists else Plan(self.names, self.sizes)
+        wanted = settings.recovery.split("+")
+        self._finetunes = "finetune" in wanted
+        self._steps = recovery.parse("+".join(name for name in wanted if name != "finetune") or "none")
+        if any(name.startswith("reconstruct") for name in wanted):
+            self.moments()
+        self._targets: dict[consumers.Consumer, Targets] = {}
+        if "reconstruct-sequential" in wanted:
+            self._targets = recovery.collect_targets(structure.model, self._consumers, self.moments(), calibration)
         self._model = copy.deepcopy(structure.model)
         self._replaced: set[str] = set()
+        self._swapped: dict[str, nn.Module] = {}
+
+    def moments(self) -> dict[consumers.Consumer, Moments]:
+        """Second moments of the inputs of every layer that has weights, collected at the first call."""
+        if not self._moments:
+            self._moments = moments.collect(self.structure.model, self._consumers, self.calibration, BATCH_SIZE)
+        return self._moments
 
     def cut(self, plan: Plan, group: int, count: int) -> Plan:
         """`plan` with the `count` least important of the group's remaining channels removed."""
-        if count == 0:
-            return plan
-        rank = self._rank[group]
-        kept = sorted(plan.keep[group], key=rank.__getitem__)[count:]
-        return plan.replace(group, sorted(kept))
+        return plan if count == 0 else self.pruner.cut(plan, group, count)
 
     def build(self, plan: Plan) -> nn.Module:
         """The network cut to `plan` and recovered; it is the engine's own, and the next call changes it."""
-        shrunk = prune.cut(self.state, self.structure, plan)
-        whole: dict[str, Tensor] = {name: self.state[name] for name in self._replaced - shrunk.keys()}
-        replaced, self._replaced = set(shrunk), set(self.state)  # until it is known: an interrupt must leave no stale tensor
-        prune.install(self._model, whole | shrunk, self.structure.model)
-        if plan != self.dense:
-            bench = recovery.Workbench(
-                model=self._model,
-                structure=self.structure,
-                state=self.state,
-                consumers=self._consumers,
-                moments=self.moments,
-                targets=self._targets,
-                calibration=self.calibration,
-                batch_size=BATCH_SIZE,
-            )
+        self._restore_modules()
+        changed = self.pruner.tensors(plan)
+        whole: dict[str, Tensor] = {name: self.state[name] for name in self._replaced - changed.keys()}
+        replaced, self._replaced = set(changed), set(self.state)  # until it is known: an interrupt must leave no stale tensor
+        prune.install(self._model, whole | changed, self.structure.model)
+        if plan.levels != self.dense.levels or plan.keep != self.dense.keep:
+            bench = self._workbench(plan)
             for step in self._steps:
                 replaced |= step(bench, plan)
+            if any(rank < 1 for rank in plan.ranks):
+                low_rank.factor(bench, plan)
+            if self._finetunes:
+                replaced |= finetune.finetune(bench, plan, self.task, self.settings.finetune, self.teacher)
+            if any(bits < FLOAT_BITS for bits in plan.bits):
+                replaced |= quantize.quantize(bench, plan, self.settings.rounding)
         self._replaced = replaced
         return self._model
 
+    def _workbench(self, plan: Plan) -> Workbench:
+        return Workbench(
+            model=self._model,
+            structure=self.structure,
+            state=self.state,
+            consumers=self._consumers,
+            moments=self.moments,
+            targets=self._targets,
+            calibration=self.calibration,
+            batch_size=BATCH_SIZE,
+            masks=self.pruner.masks(plan),
+            swapped=self._swapped,
+        )
 
-def _features(group: Group, index: int, engine: Engine, modules: dict[str, nn.Module]) -> dict[str, Any]:
-    layer: Any = modules[group.producers[0]]
-    convolution = isinstance(layer, CONVS)
-    dense = engine.costs.all(engine.sizes)
-    without = list(engine.sizes)
-    without[index] = 0
-    gone = engine.costs.all(without)
-    inputs = layer.in_channels if convolution else layer.input_size if isinstance(layer, nn.RNNBase) else layer.in_features
-    return {
-        "kind": group.kind,
-        "in": inputs,
-        "out": group.size,
-        "kernel": layer.kernel_size[0] if convolution else 1,
-        "stride": layer.stride[0] if convolution else 1,
-        "params": (dense["params"] - gone["params"]) / dense["params"],
-        "macs": (dense["macs"] - gone["macs"]) / max(dense["macs"], 1),
-    }
+    def _restore_modules(self) -> None:
+        # Latest first: a factor may itself have been wrapped.
+        for path, module in reversed(self._swapped.items()):
+            self._model.set_submodule(path, module)
+        self._swapped.clear()

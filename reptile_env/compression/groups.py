@@ -79,6 +79,16 @@ class Structure:
         """Dense channels of each group."""
         return tuple(group.size for group in self.groups)
 
+    @property
+    def owners(self) -> dict[str, int]:
+        """For each layer the group whose bits and rank hold for it: the first that it makes, else the last that it reads."""
+        owners: dict[str, int] = {}
+        for index, group in enumerate(self.groups):
+            owners |= dict.fromkeys(group.consumers, index)
+        for index, group in reversed(list(enumerate(self.groups))):
+            owners |= dict.fromkeys(group.producers, index)
+        return owners
+
 
 def find_groups(model: nn.Module, example: Split) -> Structure:
     """Groups of `model`, each checked: the cut network must compute what the network with the channels zeroed computes.

@@ -39,7 +39,7 @@ def cost_model(structure: Structure, inputs: Inputs) -> CostModel:
     """
     model, one = structure.model, map_inputs(lambda t: t[:1], inputs)
     tensors = _unique_tensors(model)
-    uses, dense = _uses(model, one)
+    uses, output_uses, dense = _uses(model, one)
     rank = max(1, *(t.dim() for t in tensors.values()))
     fixed = np.ones((len(tensors), rank), dtype=np.int64)
     per_channel = np.zeros((*fixed.shape, len(structure.groups)), dtype=np.int64)
@@ -59,7 +59,7 @@ def cost_model(structure: Structure, inputs: Inputs) -> CostModel:
         weights["params"][row] = isinstance(tensor, nn.Parameter)
         weights["bytes"][row] = tensor.element_size()
         weights["macs"][row] = uses.get(name, 0)
-    costs = CostModel(fixed, per_channel, weights)
+    costs = CostModel(fixed, per_channel, weights, **_coded(structure, model, list(tensors), output_uses))
     return _with_products(costs, structure, one, dense)
 
 
@@ -96,7 +96,16 @@ def _with_products(costs: CostModel, structure: Structure, inputs: Inputs, dense
     owned = np.zeros((1, *costs.per_channel.shape[1:]), dtype=np.int64)
     owned[0, 0] = shares
     weights = {name: np.append(weight, int(name == "macs")) for name, weight in costs.weights.items()}
-    costs = CostModel(np.vstack([costs.fixed, row]), np.concatenate([costs.per_channel, owned]), weights)
+    assert costs.owner is not None and costs.outputs is not None and costs.output_uses is not None and costs.leads is not None
+    costs = CostModel(
+        np.vstack([costs.fixed, row]),
+        np.concatenate([costs.per_channel, owned]),
+        weights,
+        owner=np.append(costs.owner, -1),
+        outputs=np.append(costs.outputs, 0),
+        output_uses=np.append(costs.output_uses, 0),
+        leads=np.append(costs.leads, False),
+    )
     # Two more points beside the dense and the halved ones: what grows with a product or a square of widths shows there.
     for part in (2, 4):
         widths = [max(1, size // part) for size in sizes]
@@ -123,25 +132,56 @@ def _unique_tensors(model: nn.Module) -> dict[str, Tensor]:
     return tensors | {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
-def _uses(model: nn.Module, inputs: Inputs) -> tuple[dict[str, int], int]:
-    """How often an example uses each weight element, and all multiply-accumulates by torch's operation counter."""
+def _coded(structure: Structure, model: nn.Module, names: list[str], output_uses: dict[str, int]) -> dict[str, Any]:
+    """Who decides on the bits and rank of each tensor, and what costs need to know of it."""
+    owner = np.full(len(names), -1, dtype=np.int64)
+    outputs, second, leads = np.zeros_like(owner), np.zeros_like(owner), np.zeros(len(names), dtype=bool)
+    modules = dict(model.named_modules())
+    coded: set[str] = set()
+    for row, name in enumerate(names):
+        path, _, leaf = name.rpartition(".")
+        layer = modules[path]
+        if path not in structure.owners or not leaf.startswith("weight") or not isinstance(layer, (*CONVS, *RECURRENT, nn.Linear)):
+            continue
+        owner[row], outputs[row], leads[row] = structure.owners[path], int(isinstance(layer, TRANSPOSED)), path not in coded
+        coded.add(path)
+        if can_be_factored(layer):
+            second[row] = output_uses.get(name, 0)
+    return {"owner": owner, "outputs": outputs, "output_uses": second, "leads": leads}
+
+
+def can_be_factored(layer: nn.Module) -> bool:
+    """Whether a layer is one matrix: linear, or a convolution without groups."""
+    return isinstance(layer, nn.Linear) or (isinstance(layer, CONVS) and layer.groups == 1)
+
+
+def _uses(model: nn.Module, inputs: Inputs) -> tuple[dict[str, int], dict[str, int], int]:
+    """How often an example uses each weight element, how often each output is made, and all multiply-accumulates.
+
+    The last is counted by torch's own operation counter.
+    """
     uses: dict[str, int] = {}
+    outputs: dict[str, int] = {}
     names = {id(p): name for name, p in model.named_parameters()}
 
     def hook(layer: Any, given: Any, output: Any) -> None:
         if isinstance(layer, RECURRENT):
             sequence = given.data if isinstance(given, PackedSequence) else given
             used = {getattr(layer, n): math.prod(sequence.shape[:-1]) for n in layer._flat_weights_names if "weight" in n}
+            made = {}
         elif isinstance(layer, CONVS):
             seen = given if isinstance(layer, TRANSPOSED) else output
             used = {layer.weight: math.prod(seen.shape[2:]) * len(seen)}
+            made = {layer.weight: math.prod(output.shape[2:]) * len(output)}
         else:
-            used = {layer.weight: math.prod(output.shape[:-1])}
+            used = made = {layer.weight: math.prod(output.shape[:-1])}
         for weight, positions in used.items():
             # A parametrised weight is no parameter; its layer is never cut, so its share is part of the constant rest.
             if id(weight) in names:
-                uses[names[id(weight)]] = uses.get(names[id(weight)], 0) + positions
+                name = names[id(weight)]
+                uses[name] = uses.get(name, 0) + positions
+                outputs[name] = outputs.get(name, 0) + made.get(weight, 0)
 
     handles = [hooks.after(m, hook) for m in model.modules() if isinstance(m, (*CONVS, *RECURRENT, nn.Linear))]
     with hooks.attached(handles):
-        return uses, count_macs(model, inputs)
+        return uses, outputs, count_macs(model, inputs)

@@ -3,41 +3,67 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+FLOAT_BITS = 32
+LOWEST_BITS, HIGHEST_BITS = 2, 8
+_PARENT = "@after"  # in the JSON form; no layer has such a name
+
+Kept = tuple[int, ...] | int
+
 
 class Plan:
-    """An immutable, hashable record of the channels that every group keeps.
+    """An immutable, hashable record of what every group keeps.
 
     Args:
         names: group names, in network order.
-        keep: for each group the kept channel indices, ascending, at least one.
+        keep: for each group the kept channel indices, ascending, at least one; or, where single weights go, how many are kept.
+        bits: for each group the bits of its layers' weights: 2 to 8, or 32 for float; default float.
+        ranks: for each group the parameters of its layers' two factors as a fraction of the whole layer's, in (0, 1]; 1, the
+            default, leaves them whole.
+        parent: the plan after which the network was last trained, where rounds of cutting and training alternate.
 
     Raises:
-        ValueError: a group keeps nothing, or its indices are not ascending non-negative integers.
+        ValueError: a group keeps nothing, its indices are not ascending non-negative integers, or bits or a rank out of range.
     """
 
-    __slots__ = ("_hash", "keep", "names")
+    __slots__ = ("_hash", "bits", "keep", "names", "parent", "ranks")
 
     _hash: int
     names: tuple[str, ...]
-    keep: tuple[tuple[int, ...], ...]
+    keep: tuple[Kept, ...]
+    bits: tuple[int, ...]
+    ranks: tuple[float, ...]
+    parent: Plan | None
 
-    def __init__(self, names: Sequence[str], keep: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        keep: Sequence[Sequence[int] | int],
+        bits: Sequence[int] | None = None,
+        ranks: Sequence[float] | None = None,
+        parent: Plan | None = None,
+    ) -> None:
         if len(names) != len(keep):
             raise ValueError(f"a plan needs one list of kept channels for each group: {len(names)} names, {len(keep)} lists")
-        kept = tuple(map(tuple, keep))
-        for name, channels in zip(names, kept, strict=True):
-            if not channels:
-                raise ValueError(f"group {name!r} keeps no channel; every group keeps at least one")
-            ascending = all(a < b for a, b in itertools.pairwise(channels))
-            whole = all(isinstance(c, int) and not isinstance(c, bool) for c in channels)
-            if not whole or channels[0] < 0 or not ascending:
-                raise ValueError(f"group {name!r}: kept channels must be ascending indices from 0, got {list(channels)[:8]}...")
+        kept = tuple(_checked_keep(name, what) for name, what in zip(names, keep, strict=True))
+        widths = tuple([FLOAT_BITS] * len(kept)) if bits is None else tuple(bits)
+        fractions = tuple([1.0] * len(kept)) if ranks is None else tuple(ranks)
+        if not len(widths) == len(fractions) == len(kept):
+            raise ValueError(f"a plan of {len(kept)} groups needs as many bits and ranks, got {len(widths)} and {len(fractions)}")
+        for name, b, rank in zip(names, widths, fractions, strict=True):
+            check_bits(b, f"group {name!r}")
+            check_rank(rank, f"group {name!r}")
+        if parent is not None and (not isinstance(parent, Plan) or parent.names != tuple(names)):
+            raise ValueError("parent must be a plan of the same groups")
         object.__setattr__(self, "names", tuple(names))
         object.__setattr__(self, "keep", kept)
-        object.__setattr__(self, "_hash", hash((self.names, kept)))
+        object.__setattr__(self, "bits", widths)
+        object.__setattr__(self, "ranks", tuple(map(float, fractions)))
+        object.__setattr__(self, "parent", parent)
+        object.__setattr__(self, "_hash", hash((self.names, kept, widths, self.ranks, parent)))
 
     @classmethod
     def dense(cls, names: Sequence[str], sizes: Sequence[int]) -> Plan:
@@ -46,16 +72,39 @@ class Plan:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Kept channels of each group."""
-        return tuple(map(len, self.keep))
+        """Kept channels (or weights) of each group."""
+        return tuple(kept if isinstance(kept, int) else len(kept) for kept in self.keep)
 
-    def replace(self, index: int, channels: Sequence[int]) -> Plan:
-        """A copy in which the group at `index` keeps `channels` instead."""
-        return Plan(self.names, (*self.keep[:index], tuple(channels), *self.keep[index + 1 :]))
+    @property
+    def levels(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
+        """Widths, bits and ranks: all that costs depend on."""
+        return self.widths, self.bits, self.ranks
 
-    def to_dict(self) -> dict[str, dict[str, tuple[int, ...]]]:
-        """A JSON-able form: ``{group: {"keep": (channel, ...)}}``."""
-        return {name: {"keep": channels} for name, channels in zip(self.names, self.keep, strict=True)}
+    def replace(
+        self, index: int, channels: Sequence[int] | int | None = None, bits: int | None = None, rank: float | None = None
+    ) -> Plan:
+        """A copy in which the group at `index` keeps `channels`, has `bits` or `rank` instead; None leaves each as it is."""
+        keep = self.keep if channels is None else _put(self.keep, index, channels)
+        widths = self.bits if bits is None else _put(self.bits, index, bits)
+        fractions = self.ranks if rank is None else _put(self.ranks, index, rank)
+        return Plan(self.names, keep, widths, fractions, self.parent)
+
+    def trained(self) -> Plan:
+        """The plan of a next round that starts from the network trained after this one."""
+        return Plan(self.names, self.keep, self.bits, self.ranks, self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able form: ``{group: {"keep": (channel, ...) or count, "bits": 8, "rank": 0.5}}``; defaults are left out."""
+        data: dict[str, Any] = {}
+        for name, kept, bits, rank in zip(self.names, self.keep, self.bits, self.ranks, strict=True):
+            data[name] = {"keep": kept}
+            if bits != FLOAT_BITS:
+                data[name]["bits"] = bits
+            if rank != 1:
+                data[name]["rank"] = rank
+        if self.parent is not None:
+            data[_PARENT] = self.parent.to_dict()
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
@@ -66,25 +115,46 @@ class Plan:
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"a plan is a mapping of group to {{'keep': [...]}}, got {type(data).__name__}")
-        for name, entry in data.items():
-            if not isinstance(entry, Mapping) or set(entry) != {"keep"} or not isinstance(entry["keep"], (list, tuple)):
-                raise ValueError(f"plan entry of group {name!r} must be {{'keep': [channel, ...]}}, got {entry!r:.80}")
-        return cls(list(data), [entry["keep"] for entry in data.values()])
+        groups = {name: entry for name, entry in data.items() if name != _PARENT}
+        for name, entry in groups.items():
+            whole = isinstance(entry, Mapping) and "keep" in entry and set(entry) <= {"keep", "bits", "rank"}
+            if not whole or not isinstance(entry["keep"], (list, tuple, int)):
+                raise ValueError(
+                    f"plan entry of group {name!r} must be {{'keep': [channel, ...]}} with optional 'bits' and 'rank', "
+                    f"got {entry!r:.80}"
+                )
+        entries = list(groups.values())
+        keep = [entry["keep"] for entry in entries]
+        bits, ranks = [e.get("bits", FLOAT_BITS) for e in entries], [e.get("rank", 1.0) for e in entries]
+        parent = cls.from_dict(data[_PARENT]) if _PARENT in data else None
+        return cls(list(groups), keep, bits, ranks, parent)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a plan is immutable; use replace()")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Plan, (self.names, self.keep)
+        return Plan, (self.names, self.keep, self.bits, self.ranks, self.parent)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Plan) and self._hash == other._hash and self.keep == other.keep and self.names == other.names
+        if not isinstance(other, Plan) or self._hash != other._hash:
+            return False
+        return (self.keep, self.names, self.bits, self.ranks, self.parent) == (
+            other.keep,
+            other.names,
+            other.bits,
+            other.ranks,
+            other.parent,
+        )
 
     def __repr__(self) -> str:
-        return "Plan(" + ", ".join(f"{n}={len(k)}" for n, k in zip(self.names, self.keep, strict=True)) + ")"
+        parts = []
+        for name, width, bits, rank in zip(self.names, *self.levels, strict=True):
+            extra = (f"@{bits}bit" if bits != FLOAT_BITS else "") + (f"/rank {rank:g}" if rank != 1 else "")
+            parts.append(f"{name}={width}{extra}")
+        return "Plan(" + ", ".join(parts) + ")"
 
 
 def removal_count(width: int, rate: float) -> int:
@@ -93,3 +163,39 @@ def removal_count(width: int, rate: float) -> int:
     Ties go up, also where a float32 action puts the rate a hair below the tie.
     """
     return min(int(rate * width + 0.5001), width - 1)
+
+
+def check_bits(bits: Any, where: str) -> int:
+    """`bits` if they are 2 to 8, or 32 for float; else a ``ValueError``."""
+    whole = isinstance(bits, int) and not isinstance(bits, bool)
+    if not whole or not (LOWEST_BITS <= bits <= HIGHEST_BITS or bits == FLOAT_BITS):
+        raise ValueError(f"{where}: bits={bits!r}; weights have {LOWEST_BITS} to {HIGHEST_BITS} bits, or {FLOAT_BITS} for float")
+    return int(bits)
+
+
+def check_rank(rank: Any, where: str) -> float:
+    """`rank` if it is in (0, 1]; else a ``ValueError``."""
+    if isinstance(rank, bool) or not isinstance(rank, (int, float)) or not math.isfinite(rank) or not 0 < rank <= 1:
+        raise ValueError(f"{where}: rank={rank!r} is outside (0, 1]; it is a fraction of the whole layer's parameters")
+    return float(rank)
+
+
+def _put(values: tuple[Any, ...], index: int, value: Any) -> tuple[Any, ...]:
+    return (*values[:index], value, *values[index + 1 :])
+
+
+def _checked_keep(name: str, keep: Sequence[int] | int) -> Kept:
+    if isinstance(keep, int) and not isinstance(keep, bool):
+        if keep < 1:
+            raise ValueError(f"group {name!r} keeps {keep} weights; every group keeps at least one")
+        return keep
+    if isinstance(keep, (bool, str)) or not isinstance(keep, (Sequence, range)):
+        raise ValueError(f"group {name!r}: keep must be a list of channels or a count of weights, got {keep!r:.80}")
+    channels = tuple(keep)
+    if not channels:
+        raise ValueError(f"group {name!r} keeps no channel; every group keeps at least one")
+    ascending = all(a < b for a, b in itertools.pairwise(channels))
+    whole = all(isinstance(c, int) and not isinstance(c, bool) for c in channels)
+    if not whole or channels[0] < 0 or not ascending:
+        raise ValueError(f"group {name!r}: kept channels must be ascending indices from 0, got {list(channels)[:8]}...")
+    return channels

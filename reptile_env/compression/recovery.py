@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,20 +39,25 @@ class Workbench:
         structure: its groups.
         state: dense parameters and buffers.
         consumers: layers to refit, in the order in which they run.
-        moments: second moments of their dense inputs.
+        moments: gives the second moments of their dense inputs.
         targets: sampled dense outputs, for sequential refits.
         calibration: training examples set aside for recovery.
         batch_size: examples a forward pass.
+        masks: by weight what it keeps, where single weights were removed.
+        swapped: layers that were replaced by others, by path in `model`, in the order in which that happened; whoever replaces
+            one notes the old one here, and the engine puts it back before the next plan.
     """
 
     model: nn.Module
     structure: Structure
     state: dict[str, Tensor]
     consumers: Sequence[Consumer]
-    moments: Mapping[Consumer, Moments]
+    moments: Callable[[], Mapping[Consumer, Moments]]
     targets: Mapping[Consumer, Targets]
     calibration: Split
     batch_size: int
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    swapped: dict[str, nn.Module] = field(default_factory=dict)
 
 
 # Returns the names of the tensors that it replaced in the network.
@@ -63,7 +68,7 @@ def reconstruct(bench: Workbench, plan: Plan) -> set[str]:
     """Refit every consumer to its dense outputs, in closed form from cached moments; no data pass."""
     modules = dict(bench.structure.model.named_modules())
     fitted: dict[str, Tensor] = {}
-    for consumer, cached in bench.moments.items():
+    for consumer, cached in bench.moments().items():
         channels = _kept(bench, plan, consumer, consumer.into)
         if channels is not None:
             fitted |= _tensors(bench, plan, consumer, modules[consumer.layer], *cached.solve(channels))
@@ -84,7 +89,7 @@ def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
         channels = _kept(bench, plan, consumer, consumer.into)
         if consumer.hidden is not None and channels is not None:
             layer = dense_modules[consumer.layer]
-            fitted |= _tensors(bench, plan, consumer, layer, *bench.moments[consumer].solve(channels))
+            fitted |= _tensors(bench, plan, consumer, layer, *bench.moments()[consumer].solve(channels))
         elif consumer.hidden is None:
             sequential.append((consumer, channels))
     prune.install(bench.model, fitted, bench.structure.model)
@@ -113,7 +118,7 @@ def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
 
 
 def _refit(bench: Workbench, consumer: Consumer, layer: nn.Module, inputs: Any, channels: Tensor) -> tuple[Tensor, Tensor | None]:
-    targets, cached = bench.targets[consumer], bench.moments[consumer]
+    targets, cached = bench.targets[consumer], bench.moments()[consumer]
     x = consumers.rows(consumer, layer, inputs, None, targets.picked).double()
     if cached.constant:
         x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], dim=2)

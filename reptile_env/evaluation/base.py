@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, Protocol
 
-from reptile_env.compression.cost import CostModel
+from reptile_env.compression.cost import Costs
 from reptile_env.compression.plan import Plan
 from reptile_env.errors import unknown
 from reptile_env.evaluation.measurement import Measurement
@@ -33,7 +33,7 @@ class Evaluator(Protocol):
     group_names: tuple[str, ...]
     sizes: tuple[int, ...]
     features: tuple[dict[str, Any], ...]
-    costs: CostModel
+    costs: Costs
     dense: Plan
     higher_is_better: bool
     metric_name: str

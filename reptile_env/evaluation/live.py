@@ -60,9 +60,10 @@ class LiveEvaluator:
         self.name, self.w, self.higher_is_better, self.metric_name = task.name, task.w, task.higher_is_better, task.metric_name
         self.structure = structure_of(task)
         self._calibration = _spread(task.train, settings.calibration_examples)
-        self._engine = Engine(self.structure, task.valid[:4], self._calibration, settings.recovery, settings.importance)
+        self._engine = Engine(task, self.structure, self._calibration, settings)
         self.group_names, self.sizes, self.dense = self._engine.names, self._engine.sizes, self._engine.dense
         self.costs, self.features = self._engine.costs, self._engine.features
+        self.lists = self._engine.pruner.lists
         self._lock = threading.Lock()
         self._memo: dict[Plan, Measurement] = {}
         self._sensitivity: tuple[float, ...] | None = None
@@ -114,7 +115,16 @@ class LiveEvaluator:
         if plan.names != self.group_names:
             raise ValueError(f"the plan's groups {list(plan.names)} are not those of task {self.name!r}: {list(self.group_names)}")
         for name, keep, size in zip(plan.names, plan.keep, self.sizes, strict=True):
-            if keep[-1] >= size:
+            if isinstance(keep, int) == self.lists:
+                wanted = "a list of channels" if self.lists else "a count of weights"
+                raise ValueError(
+                    f"the plan's entry of group {name!r} must be {wanted} with granularity={self.settings.granularity!r}; "
+                    "give the settings that the plan was found with"
+                )
+            if isinstance(keep, int):
+                if keep > size:
+                    raise ValueError(f"the plan keeps {keep} weights of group {name!r}, which has {size}")
+            elif keep[-1] >= size:
                 raise ValueError(f"the plan keeps channel {keep[-1]} of group {name!r}, which has channels 0 to {size - 1}")
 
     def _measure(self, plan: Plan, split: Split) -> Measurement:
@@ -123,7 +133,7 @@ class LiveEvaluator:
         metric, loss = self._run(model, split)
         train_loss = self._run(model, self._calibration)[1] if self.settings.train_loss else None
         sparsity = tuple(1 - width / size for width, size in zip(plan.widths, self.sizes, strict=True))
-        costs = self.costs.all(plan.widths)
+        costs = self.costs.all(*plan.levels)
         seconds = time.perf_counter() - start
         return Measurement(metric, loss, **costs, sparsity=sparsity, train_loss=train_loss, seconds=seconds)
 

@@ -16,6 +16,7 @@ class Measurement:
         macs: multiply-accumulates an example.
         bytes: tensor bytes of the saved network, parameters and buffers.
         sparsity: for each group the removed fraction, in [0, 1).
+        latency: seconds a forward pass, from a table measured on this machine; None unless the settings ask for it.
         train_loss: loss on the calibration examples; None unless the settings ask for it.
         seconds: what the live measurement took; left out of comparisons.
     """
@@ -27,8 +28,10 @@ class Measurement:
     bytes: int
     sparsity: tuple[float, ...]
     train_loss: float | None = None
+    latency: float | None = None
     seconds: float = field(default=0.0, compare=False)
 
-    def cost(self, name: str) -> int:
-        """One cost by name: ``params``, ``macs`` or ``bytes``."""
-        return int(getattr(self, name))
+    def cost(self, name: str) -> float:
+        """One cost by name: ``params``, ``macs``, ``bytes`` or ``latency``."""
+        value: float = getattr(self, name)
+        return value

@@ -53,7 +53,7 @@ def test_a_bad_plan_is_refused(names: list[str], keep: list[list[int]], message:
         Plan(names, keep)
 
 
-@pytest.mark.parametrize("data", [None, [1], {"a": [0]}, {"a": {"keep": 3}}, {"a": {"keep": [0], "bits": 8}}, {"a": {}}])
+@pytest.mark.parametrize("data", [None, [1], {"a": [0]}, {"a": {"keep": "3"}}, {"a": {"keep": [0], "colour": 8}}, {"a": {}}])
 def test_bad_json_is_refused(data: object) -> None:
     with pytest.raises(ValueError, match="plan"):
         Plan.from_dict(data)  # type: ignore[arg-type]

@@ -1,0 +1,101 @@
+"""What a decision removes: whole channels, single weights, or two of every four."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from reptile_env.compression import prune
+from reptile_env.compression.cost import Costs
+from reptile_env.compression.groups import Group, Structure
+from reptile_env.compression.importance import Scorer
+from reptile_env.compression.macs import cost_model
+from reptile_env.compression.plan import Plan
+from reptile_env.compression.producers import CONVS
+from reptile_env.tasks.splits import Inputs
+
+
+class Pruner(Protocol):
+    """Removes what matters least.
+
+    Attributes:
+        names: of the groups, in network order.
+        sizes: dense channels (or weights) of each.
+        costs: cost model.
+        features: for each group its static description (see `observations.GROUP_FEATURES`).
+        lists: whether plans list kept channels; else they count weights.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    costs: Costs
+    features: tuple[dict[str, Any], ...]
+    lists: bool
+
+    def cut(self, plan: Plan, group: int, count: int) -> Plan:
+        """`plan` with the `count` least important of what the group still keeps removed."""
+
+    def tensors(self, plan: Plan) -> dict[str, Tensor]:
+        """Tensors that `plan` changes."""
+
+    def masks(self, plan: Plan) -> dict[str, Tensor]:
+        """For each weight that has holes what it keeps, bool, of its shape."""
+
+
+class Channels:
+    """Whole channels: the network gets smaller."""
+
+    lists = True
+
+    def __init__(self, structure: Structure, state: Mapping[str, Tensor], inputs: Inputs, scorer: Scorer, importance: str) -> None:
+        self._structure, self._state = structure, state
+        self.names, self.sizes = structure.names, structure.sizes
+        self.costs: Costs = cost_model(structure, inputs)
+        modules = dict(structure.model.named_modules())
+        self.features = tuple(_features(g, i, self, modules) for i, g in enumerate(structure.groups))
+        scores = [scorer.channels(importance, index).numpy() for index in range(len(structure.groups))]
+        # Stable: equal scores leave in a fixed order on every machine.
+        self._rank = [np.argsort(np.argsort(score, kind="stable"), kind="stable") for score in scores]
+
+    def cut(self, plan: Plan, group: int, count: int) -> Plan:
+        """`plan` with the `count` least important of the group's remaining channels removed."""
+        rank, keep = self._rank[group], plan.keep[group]
+        assert not isinstance(keep, int)
+        return plan.replace(group, sorted(sorted(keep, key=rank.__getitem__)[count:]))
+
+    def tensors(self, plan: Plan) -> dict[str, Tensor]:
+        """Tensors that get smaller."""
+        return prune.cut(self._state, self._structure, plan)
+
+    def masks(self, plan: Plan) -> dict[str, Tensor]:
+        """None: the network is really smaller."""
+        return {}
+
+
+def make_pruner(
+    granularity: str, structure: Structure, state: Mapping[str, Tensor], inputs: Inputs, scorer: Scorer, importance: str
+) -> Pruner:
+    """The pruner of a granularity by name."""
+    return Channels(structure, state, inputs, scorer, importance)
+
+
+def _features(group: Group, index: int, pruner: Pruner, modules: dict[str, nn.Module]) -> dict[str, Any]:
+    layer: Any = modules[group.producers[0]]
+    convolution = isinstance(layer, CONVS)
+    dense = pruner.costs.all(pruner.sizes)
+    without = list(pruner.sizes)
+    without[index] = 0
+    gone = pruner.costs.all(without)
+    inputs = layer.in_channels if convolution else layer.input_size if isinstance(layer, nn.RNNBase) else layer.in_features
+    return {
+        "kind": group.kind,
+        "in": inputs,
+        "out": group.size,
+        "kernel": layer.kernel_size[0] if convolution else 1,
+        "stride": layer.stride[0] if convolution else 1,
+        "params": (dense["params"] - gone["params"]) / dense["params"],
+        "macs": (dense["macs"] - gone["macs"]) / max(dense["macs"], 1),
+    }

@@ -1,0 +1,94 @@
+"""Layers that stand in for others in a compressed network: quantized ones and products of two thinner ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed, which exported programs call
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+INPUT_LEVELS = 255  # 8 bits, unsigned
+
+
+class Quantized(nn.Module):
+    """A layer whose weights lie on grids of ``2 ** bits - 1`` levels and whose input is rounded to 8 bits.
+
+    Args:
+        layer: the layer; its weights are on the grid already: a whole number of scales, for each output.
+        bits: of the weights, 2 to 8.
+        scales: for each weight of the layer, by name, the step of its grid for each output, float32 ``(outputs,)``.
+        input_scale: step of the input's grid, float32 scalar.
+        input_zero_point: level that stands for 0, int32 scalar in [0, 255].
+    """
+
+    input_scale: Tensor
+    input_zero_point: Tensor
+
+    def __init__(
+        self, layer: nn.Module, bits: int, scales: dict[str, Tensor], input_scale: Tensor, input_zero_point: Tensor
+    ) -> None:
+        super().__init__()
+        self.layer, self.bits = layer, bits
+        self.scaled = tuple(scales)
+        for name, scale in scales.items():
+            self.register_buffer(f"{name}_scale", scale)
+        self.register_buffer("input_scale", input_scale)
+        self.register_buffer("input_zero_point", input_zero_point)
+
+    def scale(self, name: str) -> Tensor:
+        """Step of the grid of a weight for each output, ``(outputs,)``."""
+        scale: Tensor = getattr(self, f"{name}_scale")
+        return scale
+
+    def forward(self, given: Any, *args: Any, **kwargs: Any) -> Any:
+        """As the layer, from the rounded input."""
+        if isinstance(given, PackedSequence):
+            return self.layer(given._replace(data=self._rounded(given.data)), *args, **kwargs)
+        return self.layer(self._rounded(given), *args, **kwargs)
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            # The same numbers; exporters know these operators and write them as QuantizeLinear and DequantizeLinear.
+            limits = (self.input_scale, self.input_zero_point, 0, INPUT_LEVELS, torch.uint8)
+            codes = torch.ops.quantized_decomposed.quantize_per_tensor.tensor(x, *limits)
+            rounded: Tensor = torch.ops.quantized_decomposed.dequantize_per_tensor.tensor(codes, *limits)
+            return rounded
+        return torch.fake_quantize_per_tensor_affine(x, self.input_scale, self.input_zero_point, 0, INPUT_LEVELS)
+
+    def __getattr__(self, name: str) -> Any:
+        # Networks ask their layers for in_features and the like.
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "layer":
+                raise
+            return getattr(self.layer, name)
+
+
+class Factored(nn.Module):
+    """A linear layer or convolution as two: the first with its kernel into `rank` channels, the second 1 x 1 out of them.
+
+    Args:
+        first: reads the input, has no bias.
+        second: a linear layer, or a convolution of kernel 1.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The second layer of the first."""
+        made: Tensor = self.second(self.first(x))
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name in ("first", "second"):
+                raise
+            # Inputs are the first one's, all else (outputs, bias) the second's.
+            return getattr(self.first if name.startswith("in_") else self.second, name)
