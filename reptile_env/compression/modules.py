@@ -19,23 +19,18 @@ class Quantized(nn.Module):
         layer: the layer; its weights are on the grid already: a whole number of scales, for each output.
         bits: of the weights, 2 to 8.
         scales: for each weight of the layer, by name, the step of its grid for each output, float32 ``(outputs,)``.
-        input_scale: step of the input's grid, float32 scalar.
-        input_zero_point: level that stands for 0, int32 scalar in [0, 255].
+        input_scale: step of the input's grid, a float32 number.
+        input_zero_point: level that stands for 0, in [0, 255].
     """
 
-    input_scale: Tensor
-    input_zero_point: Tensor
-
-    def __init__(
-        self, layer: nn.Module, bits: int, scales: dict[str, Tensor], input_scale: Tensor, input_zero_point: Tensor
-    ) -> None:
+    def __init__(self, layer: nn.Module, bits: int, scales: dict[str, Tensor], input_scale: float, input_zero_point: int) -> None:
         super().__init__()
         self.layer, self.bits = layer, bits
         self.scaled = tuple(scales)
         for name, scale in scales.items():
             self.register_buffer(f"{name}_scale", scale)
-        self.register_buffer("input_scale", input_scale)
-        self.register_buffer("input_zero_point", input_zero_point)
+        # Plain numbers, not buffers: exporters take only constants here.
+        self.input_scale, self.input_zero_point = input_scale, input_zero_point
 
     def scale(self, name: str) -> Tensor:
         """Step of the grid of a weight for each output, ``(outputs,)``."""
@@ -52,8 +47,8 @@ class Quantized(nn.Module):
         if torch.compiler.is_exporting():
             # The same numbers; exporters know these operators and write them as QuantizeLinear and DequantizeLinear.
             limits = (self.input_scale, self.input_zero_point, 0, INPUT_LEVELS, torch.uint8)
-            codes = torch.ops.quantized_decomposed.quantize_per_tensor.tensor(x, *limits)
-            rounded: Tensor = torch.ops.quantized_decomposed.dequantize_per_tensor.tensor(codes, *limits)
+            codes = torch.ops.quantized_decomposed.quantize_per_tensor.default(x, *limits)
+            rounded: Tensor = torch.ops.quantized_decomposed.dequantize_per_tensor.default(codes, *limits)
             return rounded
         return torch.fake_quantize_per_tensor_affine(x, self.input_scale, self.input_zero_point, 0, INPUT_LEVELS)
 
