@@ -1,4 +1,4 @@
-"""Command line: ``python -m benchmarks checkpoints [TASK ...]``."""
+"""Command line: ``python -m benchmarks checkpoints | quality``."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from agents.cli import BadArgumentError, run
+from agents.outputs import free_folder, make_folder
+from benchmarks import compression_quality
 from benchmarks.calibration import calibrate
+from benchmarks.quality_rows import Row
+from reptile_env.errors import unknown
 from reptile_env.tasks import registry
 from reptile_env.tasks.checkpoints import save_checkpoint
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and calibrate the built-in tasks.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train, calibrate and compare.")
 
 
 @app.callback()
 def main() -> None:
-    """Train and calibrate the built-in tasks."""
+    """Train, calibrate and compare."""
 
 
 @app.command()
@@ -53,6 +57,42 @@ def checkpoints(
             registry.forget()
 
 
+@app.command()
+def quality(
+    networks: Annotated[list[str] | None, typer.Argument(help="fashion-resnet20, minilm; both when left out")] = None,
+    data: Annotated[Path | None, typer.Option(help="folder of the data of the one network that is named")] = None,
+    cache: Annotated[Path, typer.Option(help="where networks that this trains are kept")] = Path("runs/networks"),
+    out: Annotated[Path | None, typer.Option(help="a new folder for quality.json, quality.md and quality.png")] = None,
+) -> None:
+    """Compare every way of compressing on real networks; rows are on disk as soon as they are measured."""
+    chosen = networks or list(compression_quality.NETWORKS)
+    for name in chosen:
+        if name not in compression_quality.NETWORKS:
+            raise BadArgumentError(str(unknown("network", name, compression_quality.NETWORKS)))
+    if data is not None and len(chosen) > 1:
+        raise BadArgumentError("--data is the folder of one network; name that network")
+    folder = free_folder(out, "quality")
+    make_folder(folder)
+    done: list[Row] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bars: dict[str, Any] = {}
+
+        def show(step: str, part: float) -> None:
+            if step not in bars:
+                bars[step] = progress.add_task(step, total=1.0)
+            progress.update(bars[step], completed=part)
+
+        for name in chosen:
+            try:
+                compression_quality.measure(name, data, cache, folder, done, show)
+            except FileNotFoundError as error:
+                raise BadArgumentError(str(error)) from error
+    print((folder / "quality.md").read_text(encoding="utf-8"), end="")
+    if any(row.error for row in done):
+        raise typer.Exit(1)
+
+
 def _write(name: str, entry: dict[str, object]) -> None:
     """Replace one entry of references.json, whole or not at all."""
     path = Path(registry.__file__).with_name("references.json")
@@ -63,4 +103,4 @@ def _write(name: str, entry: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(app, "python -m benchmarks", "checkpoints"))
+    sys.exit(run(app, "python -m benchmarks", "checkpoints or quality"))
