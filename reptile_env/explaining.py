@@ -76,7 +76,7 @@ def explain(
     ):
         kept = chosen.widths[index]
         count = min(max(1, removal_count(size, STEP)), kept - 1)
-        undone = evaluator.measure(chosen.replace(index, range(size)))
+        undone = evaluator.measure(chosen.replace(index, evaluator.dense.keep[index]))
         deeper = evaluator.measure(evaluator.cut(chosen, index, count))
         alone = evaluator.costs.all(evaluator.dense.replace(index, chosen.keep[index]).widths)[cost]
         changes = {

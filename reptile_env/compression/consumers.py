@@ -45,14 +45,15 @@ class Consumer:
 
 
 def find_consumers(structure: Structure, inputs: Inputs) -> list[Consumer]:
-    """The weights of layers that read or make prunable channels, in the order in which they run."""
+    """The weights that plans change, in the order in which they run: those that read or make prunable channels, or have holes."""
     modules = dict(structure.model.named_modules())
     followers, order = _watch(structure.model, inputs)
-    names = sorted({tensor.rpartition(".")[0] for tensor, _ in structure.axes}, key=lambda n: order.get(n, len(order)))
-    weights = {tensor for tensor, _ in structure.axes}
+    weights = structure.tensors
+    names = sorted({tensor.rpartition(".")[0] for tensor in weights}, key=lambda n: (order.get(n, len(order)), n))
     found = []
     for name in names:
-        for consumer in _of_layer(name, modules[name]):
+        # Cut channels change how many groups a depthwise convolution has, which no refit of a fixed number follows; holes don't.
+        for consumer in _of_layer(name, modules[name], depthwise=bool(structure.weights)):
             if consumer.weight not in weights:
                 continue
             if consumer.shift is None and consumer.hidden is None and name in followers:
@@ -61,13 +62,15 @@ def find_consumers(structure: Structure, inputs: Inputs) -> list[Consumer]:
     return found
 
 
-def _of_layer(name: str, layer: Any) -> Iterator[Consumer]:
+def _of_layer(name: str, layer: Any, depthwise: bool) -> Iterator[Consumer]:
     if isinstance(layer, RECURRENT):
         for suffix in ("", "_reverse")[: 1 + layer.bidirectional]:
-            for part, hidden in (("ih", None), ("hh", int(bool(suffix)))):
+            # States are seen where they are the layer's outputs.
+            seen = layer.num_layers == 1 and not layer.proj_size
+            for part, hidden in (("ih", None), ("hh", int(bool(suffix))))[: 1 + seen]:
                 bias = f"{name}.bias_{part}_l0{suffix}".lstrip(".") if layer.bias else None
                 yield Consumer(name, f"{name}.weight_{part}_l0{suffix}".lstrip("."), 1, 0, bias, hidden=hidden)
-    elif isinstance(layer, (*CONVS, nn.Linear)) and not is_depthwise(layer):
+    elif isinstance(layer, (*CONVS, nn.Linear)) and (depthwise or not is_depthwise(layer)):
         swapped = isinstance(layer, TRANSPOSED)
         if swapped and groups_of(layer) > 1:
             return

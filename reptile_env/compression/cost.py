@@ -131,26 +131,31 @@ class CostModel:
 
 @dataclass(frozen=True)
 class WeightCosts:
-    """Costs where single weights are removed: one group for each weight tensor, only what is not zero counts.
+    """Costs where single weights are removed: only the weights that are kept count.
 
-    A tensor with zeros is stored as a bitmap of its positions (one bit each) and the values that are left; a whole one as it is.
+    A weight is stored as it is, or as a bitmap of its positions (one bit each) and the values that are left, whichever is
+    smaller: so no removal makes the network larger.
 
     Attributes:
-        fixed: for each cost what lies outside the groups.
-        numel: int64 ``(groups,)``, elements of each tensor.
-        uses: int64 ``(groups,)``, uses an example of each element.
-        outputs: int64 ``(groups,)``, outputs of each tensor: its scales when quantized.
-        leads: bool ``(groups,)``, as in `CostModel`.
+        fixed: for each cost what lies outside these weights.
         sizes: int64 ``(groups,)``, dense widths; a width w keeps ``numel * w // size`` elements.
-        element_bytes: int64 ``(groups,)``.
+        group: int64 ``(tensors,)``, the group that says how much of each weight is kept; -1: it stays whole.
+        owner: int64 ``(tensors,)``, the group whose bits hold: one for all weights of a layer.
+        numel: int64 ``(tensors,)``, elements.
+        uses: int64 ``(tensors,)``, uses an example of each element.
+        outputs: int64 ``(tensors,)``: as many scales a quantized weight has.
+        leads: bool ``(tensors,)``, as in `CostModel`.
+        element_bytes: int64 ``(tensors,)``.
     """
 
     fixed: dict[str, int]
+    sizes: NDArray[np.int64]
+    group: NDArray[np.int64]
+    owner: NDArray[np.int64]
     numel: NDArray[np.int64]
     uses: NDArray[np.int64]
     outputs: NDArray[np.int64]
     leads: NDArray[np.bool_]
-    sizes: NDArray[np.int64]
     element_bytes: NDArray[np.int64]
 
     def all(self, widths: Sequence[int], bits: Sequence[int] | None = None, ranks: Sequence[float] | None = None) -> dict[str, Any]:
@@ -165,16 +170,29 @@ class WeightCosts:
             raise ValueError(
                 "masked weights don't run faster, so latency is no cost of this granularity; use granularity='structured'"
             )
-        kept = self.numel * np.asarray(widths, dtype=np.int64) // self.sizes
+        at = np.maximum(self.group, 0)
+        shares = self.numel * np.asarray(widths, dtype=np.int64)[..., at] // self.sizes[at]
+        kept = np.where(self.group < 0, self.numel, shares)
         if name == "params":
             return np.asarray(kept.sum(axis=-1) + self.fixed[name])
         if name == "macs":
             return np.asarray((kept * self.uses).sum(axis=-1) + self.fixed[name])
-        depth = np.asarray(FLOAT_BITS if bits is None else bits, dtype=np.int64)
-        coded = packed_bytes(kept, depth) + SCALE_BYTES * self.outputs + INPUT_BYTES * self.leads
-        values = np.where(depth < FLOAT_BITS, coded, kept * self.element_bytes)
-        bitmap = np.where(kept < self.numel, packed_bytes(self.numel, 1), 0)
-        return np.asarray((values + bitmap).sum(axis=-1) + self.fixed[name])
+        depth = np.full(self.owner.shape, FLOAT_BITS) if bits is None else np.asarray(bits, dtype=np.int64)[..., self.owner]
+        coded = depth < FLOAT_BITS
+        each = np.where(coded, depth, 8 * self.element_bytes)
+        values = np.where(is_sparse(self.numel, kept, each), sparse_bytes(self.numel, kept, each), packed_bytes(self.numel, each))
+        scales = np.where(coded, SCALE_BYTES * self.outputs + INPUT_BYTES * self.leads, 0)
+        return np.asarray((values + scales).sum(axis=-1) + self.fixed[name])
+
+
+def is_sparse(numel: Any, kept: Any, bits: Any) -> Any:
+    """Whether a weight of `numel` elements of `bits` each, `kept` of them left, is stored as bitmap and values: if smaller so."""
+    return sparse_bytes(numel, kept, bits) < packed_bytes(numel, bits)
+
+
+def sparse_bytes(numel: Any, kept: Any, bits: Any) -> Any:
+    """Bytes of a bitmap of `numel` positions and `kept` values of `bits` each."""
+    return packed_bytes(numel, 1) + packed_bytes(kept, bits)
 
 
 def packed_bytes(count: Any, bits: Any) -> Any:

@@ -70,6 +70,7 @@ class Engine:
         self._model = copy.deepcopy(structure.model)
         self._replaced: set[str] = set()
         self._swapped: dict[str, nn.Module] = {}
+        self._fitted: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
 
     def moments(self) -> dict[consumers.Consumer, Moments]:
         """Second moments of the inputs of every layer that has weights, collected at the first call."""
@@ -113,6 +114,7 @@ class Engine:
             batch_size=BATCH_SIZE,
             masks=self.pruner.masks(plan),
             swapped=self._swapped,
+            fitted=self._fitted,
         )
 
     def _restore_modules(self) -> None:

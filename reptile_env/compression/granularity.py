@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from reptile_env.compression import prune
 from reptile_env.compression.cost import Costs
-from reptile_env.compression.groups import Group, Structure
+from reptile_env.compression.features import features, inputs_of
+from reptile_env.compression.groups import Structure, find_groups
 from reptile_env.compression.importance import Scorer
 from reptile_env.compression.macs import cost_model
 from reptile_env.compression.plan import Plan
-from reptile_env.compression.producers import CONVS
-from reptile_env.tasks.splits import Inputs
+from reptile_env.compression.weights import TwoOfFour, Weights
+from reptile_env.tasks.splits import Inputs, Split
 
 
 class Pruner(Protocol):
@@ -49,13 +50,18 @@ class Channels:
     """Whole channels: the network gets smaller."""
 
     lists = True
+    find = staticmethod(find_groups)
 
     def __init__(self, structure: Structure, state: Mapping[str, Tensor], inputs: Inputs, scorer: Scorer, importance: str) -> None:
         self._structure, self._state = structure, state
         self.names, self.sizes = structure.names, structure.sizes
         self.costs: Costs = cost_model(structure, inputs)
         modules = dict(structure.model.named_modules())
-        self.features = tuple(_features(g, i, self, modules) for i, g in enumerate(structure.groups))
+        layers = [modules[group.producers[0]] for group in structure.groups]
+        self.features = tuple(
+            features(g.kind, layer, inputs_of(layer), g.size, self.costs, self.sizes, i)
+            for i, (g, layer) in enumerate(zip(structure.groups, layers, strict=True))
+        )
         scores = [scorer.channels(importance, index).numpy() for index in range(len(structure.groups))]
         # Stable: equal scores leave in a fixed order on every machine.
         self._rank = [np.argsort(np.argsort(score, kind="stable"), kind="stable") for score in scores]
@@ -75,27 +81,21 @@ class Channels:
         return {}
 
 
+# name -> what finds the groups and prunes them
+PRUNERS: dict[str, type[Channels] | type[Weights]] = {"structured": Channels, "unstructured": Weights, "2:4": TwoOfFour}
+
+
 def make_pruner(
     granularity: str, structure: Structure, state: Mapping[str, Tensor], inputs: Inputs, scorer: Scorer, importance: str
 ) -> Pruner:
     """The pruner of a granularity by name."""
-    return Channels(structure, state, inputs, scorer, importance)
+    return PRUNERS[granularity](structure, state, inputs, scorer, importance)
 
 
-def _features(group: Group, index: int, pruner: Pruner, modules: dict[str, nn.Module]) -> dict[str, Any]:
-    layer: Any = modules[group.producers[0]]
-    convolution = isinstance(layer, CONVS)
-    dense = pruner.costs.all(pruner.sizes)
-    without = list(pruner.sizes)
-    without[index] = 0
-    gone = pruner.costs.all(without)
-    inputs = layer.in_channels if convolution else layer.input_size if isinstance(layer, nn.RNNBase) else layer.in_features
-    return {
-        "kind": group.kind,
-        "in": inputs,
-        "out": group.size,
-        "kernel": layer.kernel_size[0] if convolution else 1,
-        "stride": layer.stride[0] if convolution else 1,
-        "params": (dense["params"] - gone["params"]) / dense["params"],
-        "macs": (dense["macs"] - gone["macs"]) / max(dense["macs"], 1),
-    }
+def find_structure(granularity: str, model: nn.Module, example: Split) -> Structure:
+    """The groups of a granularity by name.
+
+    Raises:
+        ValueError: nothing can be cut; the message lists the reasons.
+    """
+    return PRUNERS[granularity].find(model, example)

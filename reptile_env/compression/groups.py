@@ -62,12 +62,14 @@ class Structure:
         groups: in network order.
         axes: by tensor name and dimension.
         skipped: layer that can't be cut -> reason.
+        weights: where single weights are removed (see `weights.find_weights`): the weight of each group; there are no axes then.
     """
 
     model: nn.Module
     groups: list[Group]
     axes: dict[tuple[str, int], Axis]
     skipped: dict[str, str] = field(default_factory=dict)
+    weights: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,6 +80,11 @@ class Structure:
     def sizes(self) -> tuple[int, ...]:
         """Dense channels of each group."""
         return tuple(group.size for group in self.groups)
+
+    @property
+    def tensors(self) -> set[str]:
+        """Names of the tensors that plans change."""
+        return {tensor for tensor, _ in self.axes} | set(self.weights)
 
     @property
     def owners(self) -> dict[str, int]:
@@ -121,7 +128,7 @@ class _Search:
 
     def __init__(self, model: nn.Module, example: Split) -> None:
         self.model, self.example = model, example
-        self.order = _execution_order(model, example.inputs)
+        self.order = execution_order(model, example.inputs)
         self.accepted: list[Candidate] = []
         self.skipped: dict[str, str] = {}
         self._sizes = {name: tuple(t.shape) for name, t in tensors_of(model).items()}
@@ -209,7 +216,8 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: t.detach() for name, t in itertools.chain(model.named_parameters(), model.named_buffers())}
 
 
-def _execution_order(model: nn.Module, inputs: Inputs) -> dict[str, int]:
+def execution_order(model: nn.Module, inputs: Inputs) -> dict[str, int]:
+    """Numbers of the layers that run, in the order in which they first do."""
     order: dict[str, int] = {}
 
     def hook_of(name: str) -> Any:

@@ -38,8 +38,8 @@ def cost_model(structure: Structure, inputs: Inputs) -> CostModel:
         ValueError: multiply-accumulates that are not proportional to the widths of groups.
     """
     model, one = structure.model, map_inputs(lambda t: t[:1], inputs)
-    tensors = _unique_tensors(model)
-    uses, output_uses, dense = _uses(model, one)
+    tensors = saved_tensors(model)
+    uses, output_uses, dense = weight_uses(model, one)
     rank = max(1, *(t.dim() for t in tensors.values()))
     fixed = np.ones((len(tensors), rank), dtype=np.int64)
     per_channel = np.zeros((*fixed.shape, len(structure.groups)), dtype=np.int64)
@@ -125,7 +125,7 @@ def _cut_macs(structure: Structure, widths: list[int], inputs: Inputs) -> int:
     return count_macs(model, inputs)
 
 
-def _unique_tensors(model: nn.Module) -> dict[str, Tensor]:
+def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and saved buffers by name, shared ones once."""
     saved = set(model.state_dict(keep_vars=True))
     tensors: dict[str, Tensor] = dict(model.named_parameters())
@@ -155,7 +155,7 @@ def can_be_factored(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) or (isinstance(layer, CONVS) and layer.groups == 1)
 
 
-def _uses(model: nn.Module, inputs: Inputs) -> tuple[dict[str, int], dict[str, int], int]:
+def weight_uses(model: nn.Module, inputs: Inputs) -> tuple[dict[str, int], dict[str, int], int]:
     """How often an example uses each weight element, how often each output is made, and all multiply-accumulates.
 
     The last is counted by torch's own operation counter.

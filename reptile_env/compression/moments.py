@@ -55,9 +55,14 @@ class Moments:
 
 def solve(gram: Tensor, cross: Tensor, prior: Tensor) -> Tensor:
     """``(gram + ridge)⁻¹ (cross + ridge * prior)`` for a stack of positive semi-definite matrices, float64."""
+    matrix, right = regular(gram, cross, prior)
+    return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
+
+
+def regular(gram: Tensor, cross: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+    """Normal equations with a ridge that pulls towards `prior`: ``gram + ridge`` and ``cross + ridge * prior``."""
     ridge = (RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp_min(1e-12)[:, None]
-    regular = gram + torch.diag_embed(ridge.expand(-1, gram.shape[-1]))
-    return torch.cholesky_solve(cross + ridge[..., None] * prior, torch.linalg.cholesky(regular))
+    return gram + torch.diag_embed(ridge.expand(-1, gram.shape[-1])), cross + ridge[..., None] * prior
 
 
 def split(solution: Tensor, constant: bool) -> tuple[Tensor, Tensor | None]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from reptile_env.compression import consumers, hooks, moments, prune
+from reptile_env.compression import consumers, hooks, masked, moments, prune
 from reptile_env.compression.consumers import Consumer
 from reptile_env.compression.groups import Structure
 from reptile_env.compression.moments import Moments
@@ -46,6 +47,7 @@ class Workbench:
         masks: by weight what it keeps, where single weights were removed.
         swapped: layers that were replaced by others, by path in `model`, in the order in which that happened; whoever replaces
             one notes the old one here, and the engine puts it back before the next plan.
+        fitted: by weight the last mask that it was refitted to from dense inputs, and the tensors of that.
     """
 
     model: nn.Module
@@ -58,6 +60,7 @@ class Workbench:
     batch_size: int
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     swapped: dict[str, nn.Module] = field(default_factory=dict)
+    fitted: dict[str, tuple[Tensor, dict[str, Tensor]]] = field(default_factory=dict)
 
 
 # Returns the names of the tensors that it replaced in the network.
@@ -66,14 +69,35 @@ Recovery = Callable[[Workbench, Plan], set[str]]
 
 def reconstruct(bench: Workbench, plan: Plan) -> set[str]:
     """Refit every consumer to its dense outputs, in closed form from cached moments; no data pass."""
-    modules = dict(bench.structure.model.named_modules())
     fitted: dict[str, Tensor] = {}
-    for consumer, cached in bench.moments().items():
-        channels = _kept(bench, plan, consumer, consumer.into)
-        if channels is not None:
-            fitted |= _tensors(bench, plan, consumer, modules[consumer.layer], *cached.solve(channels))
+    for consumer in bench.moments():
+        fitted |= _from_dense(bench, plan, consumer)
     prune.install(bench.model, fitted, bench.structure.model)
     return set(fitted)
+
+
+def _from_dense(bench: Workbench, plan: Plan, consumer: Consumer) -> dict[str, Tensor]:
+    """A consumer refitted to what it reads in the dense network; empty where nothing of it was cut."""
+    channels, mask = _kept(bench, plan, consumer, consumer.into), bench.masks.get(consumer.weight)
+    if channels is None and mask is None:
+        return {}
+    layer, cached = bench.structure.model.get_submodule(consumer.layer), bench.moments()[consumer]
+    if mask is None:
+        assert channels is not None
+        return _tensors(bench, plan, consumer, layer, *cached.solve(channels))
+    # The mask is all that it depends on, and a decision changes one mask.
+    known = bench.fitted.get(consumer.weight)
+    if known is None or known[0] is not mask:
+        solution = masked.solve(cached.gram, cached.cross, cached.dense, _free(consumer, layer, mask, cached.constant))
+        known = mask, _tensors(bench, plan, consumer, layer, *moments.split(solution, cached.constant))
+        bench.fitted[consumer.weight] = known
+    return known[1]
+
+
+def _free(consumer: Consumer, layer: nn.Module, mask: Tensor, constant: bool) -> Tensor:
+    """A mask as a matrix of features and outputs; a constant is always free."""
+    free = consumers.matrix(consumer, layer, mask)
+    return functional.pad(free, (0, 0, 0, 1), value=True) if constant else free
 
 
 def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
@@ -86,12 +110,10 @@ def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
     fitted: dict[str, Tensor] = {}
     sequential = []
     for consumer in bench.consumers:
-        channels = _kept(bench, plan, consumer, consumer.into)
-        if consumer.hidden is not None and channels is not None:
-            layer = dense_modules[consumer.layer]
-            fitted |= _tensors(bench, plan, consumer, layer, *bench.moments()[consumer].solve(channels))
-        elif consumer.hidden is None:
-            sequential.append((consumer, channels))
+        if consumer.hidden is not None:
+            fitted |= _from_dense(bench, plan, consumer)
+        else:
+            sequential.append((consumer, _kept(bench, plan, consumer, consumer.into)))
     prune.install(bench.model, fitted, bench.structure.model)
     changed = False
 
@@ -99,7 +121,7 @@ def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
         def before(layer: nn.Module, given: Any) -> None:
             nonlocal changed
             # Layers before the first cut read what they read in the dense network.
-            if channels is None and not changed:
+            if channels is None and consumer.weight not in bench.masks and not changed:
                 return
             changed = True
             kept = torch.arange(bench.state[consumer.weight].shape[consumer.into]) if channels is None else channels
@@ -124,7 +146,12 @@ def _refit(bench: Workbench, consumer: Consumer, layer: nn.Module, inputs: Any, 
         x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], dim=2)
     count = x.shape[1]
     prior = cached.dense[:, cached.features(channels)]
-    solution = moments.solve(x.transpose(1, 2) @ x / count, x.transpose(1, 2) @ targets.outputs.double() / count, prior)
+    gram, cross = x.transpose(1, 2) @ x / count, x.transpose(1, 2) @ targets.outputs.double() / count
+    mask = bench.masks.get(consumer.weight)
+    if mask is None:
+        solution = moments.solve(gram, cross, prior)
+    else:
+        solution = masked.solve(gram, cross, prior, _free(consumer, layer, mask, cached.constant))
     return moments.split(solution, cached.constant)
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from reptile_env.compression.engine import Engine
-from reptile_env.compression.groups import Structure, find_groups
+from reptile_env.compression.granularity import find_structure
+from reptile_env.compression.groups import Structure
 from reptile_env.compression.plan import Plan, removal_count
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.evaluation.settings import Settings
@@ -33,11 +34,12 @@ def live_evaluator(task: str | Task, settings: Settings) -> LiveEvaluator:
     return made
 
 
-def structure_of(task: Task) -> Structure:
+def structure_of(task: Task, granularity: str = "structured") -> Structure:
     """Groups of a task's network, found once a process."""
-    if "structure" not in task.kept:
-        task.kept["structure"] = find_groups(task.model, task.valid[:4])
-    found: Structure = task.kept["structure"]
+    key = "structure", granularity
+    if key not in task.kept:
+        task.kept[key] = find_structure(granularity, task.model, task.valid[:4])
+    found: Structure = task.kept[key]
     return found
 
 
@@ -58,7 +60,7 @@ class LiveEvaluator:
     def __init__(self, task: Task, settings: Settings) -> None:
         self.task, self.settings = task, settings
         self.name, self.w, self.higher_is_better, self.metric_name = task.name, task.w, task.higher_is_better, task.metric_name
-        self.structure = structure_of(task)
+        self.structure = structure_of(task, settings.granularity)
         self._calibration = _spread(task.train, settings.calibration_examples)
         self._engine = Engine(task, self.structure, self._calibration, settings)
         self.group_names, self.sizes, self.dense = self._engine.names, self._engine.sizes, self._engine.dense
@@ -99,6 +101,10 @@ class LiveEvaluator:
         with self._lock:
             return copy.deepcopy(self._engine.build(plan))
 
+    def kept_weights(self, plan: Plan) -> dict[str, int]:
+        """For each weight from which `plan` removes single elements how many are left; empty where channels go."""
+        return {name: int(mask.sum()) for name, mask in self._engine.pruner.masks(plan).items()}
+
     def sensitivity(self) -> tuple[float, ...]:
         """For each group the rise of the calibration loss when the group alone is halved."""
         if self._sensitivity is None:
@@ -114,6 +120,11 @@ class LiveEvaluator:
             raise TypeError(f"a reptile_env.Plan is needed, got {type(plan).__name__}; Plan.from_dict reads its JSON form")
         if plan.names != self.group_names:
             raise ValueError(f"the plan's groups {list(plan.names)} are not those of task {self.name!r}: {list(self.group_names)}")
+        if not self.lists and any(rank < 1 for rank in plan.ranks):
+            raise ValueError(
+                f"ranks below 1 do not go with granularity={self.settings.granularity!r}: factors of a layer have none of its "
+                "holes; leave rank at 1, or use granularity='structured'"
+            )
         for name, keep, size in zip(plan.names, plan.keep, self.sizes, strict=True):
             if isinstance(keep, int) == self.lists:
                 wanted = "a list of channels" if self.lists else "a count of weights"
