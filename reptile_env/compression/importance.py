@@ -43,8 +43,13 @@ class Scorer:
         """Scores ``(channels,)``, float64, of a group."""
         return CHANNEL_IMPORTANCES[name](self, group)
 
+    def weights(self, name: str, tensor: str) -> Tensor:
+        """Scores of the shape of a weight, float64; `tensor` is its full name (``"conv1.weight"``, ``"rnn.weight_ih_l0"``)."""
+        return WEIGHT_IMPORTANCES[name](self, tensor)
+
 
 ChannelImportance = Callable[[Scorer, int], Tensor]
+WeightImportance = Callable[[Scorer, str], Tensor]
 
 
 def _filter_norms(order: int) -> ChannelImportance:
@@ -73,3 +78,10 @@ def _output_dim(layer: nn.Module) -> int:
 
 # name -> score; L1: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017.
 CHANNEL_IMPORTANCES: dict[str, ChannelImportance] = {"l1": _filter_norms(1), "l2": _filter_norms(2)}
+
+
+def _magnitude(scorer: Scorer, tensor: str) -> Tensor:
+    return scorer.state[tensor].double().abs()
+
+
+WEIGHT_IMPORTANCES: dict[str, WeightImportance] = {"l1": _magnitude, "l2": _magnitude}
