@@ -12,6 +12,7 @@ import gymnasium as gym
 
 from agents.trace import PolicyResult, Row, Trace, TraceFile
 from reptile_env.actions import DEFAULT_MAX_RATE
+from reptile_env.compression.plan import Request
 from reptile_env.env import ReptilePruneEnv
 
 # Told of every evaluated plan: the trace so far, its new row, and whether that is the best yet.
@@ -186,17 +187,17 @@ def env_settings(env: gym.Env[Any, Any]) -> dict[str, Any]:
     return dict(env.spec.kwargs)
 
 
-def play(env: Recorder, rates: Sequence[float]) -> float | None:
-    """Play one episode that asks for `rates`, one a decision; None when the evaluations ran out on the way.
+def play(env: Recorder, asked: Sequence[float | Request]) -> float | None:
+    """Play one episode that asks for rates, or for requests, one a decision; None when the evaluations ran out on the way.
 
     Returns:
         The sum of its rewards.
     """
     env.reset()
     total = 0.0
-    for rate in rates:
+    for each in asked:
         if env.remaining <= 0:
             return None
-        _, reward, _, _, _ = env.step(env.inner.action_for(rate))
+        _, reward, _, _, _ = env.step(env.inner.action_for(*(each if isinstance(each, Request) else (each,))))
         total += float(reward)
     return total

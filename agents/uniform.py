@@ -13,6 +13,6 @@ class Uniform(Agent):
     def search(self, env: Recorder, seed: int, out: Path | None) -> None:
         """Play one episode a rate."""
         env.reset(seed=seed)
-        for rate in env.inner.uniform_rates:
+        for request in env.inner.uniform_sweep:
             if env.remaining > 0:
-                play(env, [rate] * env.decisions)
+                play(env, [request] * env.decisions)

@@ -36,6 +36,8 @@ _LAZY = {
 _IDS: dict[str, dict[str, Any]] = {
     "ReptilePrune-v0": {},
     "ReptilePruneDiscrete-v0": {"action": "discrete"},
+    # MACs do not see bits, so bytes is what this id saves.
+    "ReptileCompress-v0": {"action": "joint", "cost": "bytes"},
 }
 
 for _id, _kwargs in _IDS.items():

@@ -2,52 +2,64 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from reptile_env import observations, rewards
-from reptile_env.actions import DEFAULT_MAX_RATE, make_actions
-from reptile_env.budget import BudgetWall
-from reptile_env.compression.plan import Plan, removal_count
-from reptile_env.episode import Position, Scene, Snapshot
-from reptile_env.errors import number, unknown
-from reptile_env.evaluation.base import Evaluator, make_evaluator
-from reptile_env.evaluation.measurement import Measurement
-from reptile_env.evaluation.reference import Reference, make_reference
-from reptile_env.evaluation.settings import Settings, check_cost
-from reptile_env.rendering import RENDER_MODES, Frame, Renderer
-from reptile_env.tasks.registry import best_known
-
-MEASURES = ("step", "round")
+from reptile_env import observations, rewards, showing
+from reptile_env.actions import make_actions
+from reptile_env.compression.plan import FLOAT_BITS, Request
+from reptile_env.deciding import Outcome, take_step
+from reptile_env.episode import Position, Rules
+from reptile_env.errors import number
+from reptile_env.evaluation.settings import Settings, make_finetune
+from reptile_env.exploring import Explorable
+from reptile_env.rendering import RENDER_MODES, Renderer
+from reptile_env.scenes import chosen_scene, make_scenes
 
 
-class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
-    """Compress a trained network, one prune rate for each of its groups.
+class ReptilePruneEnv(Explorable):
+    """Compress a trained network, one decision for each of its groups.
 
     ## Description
-    A trained network is cut group by group, in network order. After each decision the network is really shrunk, recovers
+    A trained network is compressed group by group, in network order. After each decision the network is really shrunk, recovers
     (by default in closed form) and is measured on validation data. An episode is one or more rounds over all groups.
+
+    Every plan is carried out anew from the dense network, in one fixed order whatever the order of decisions: prune, refit or
+    recalibrate, low rank, fine-tune, quantize. Rounding comes last because nothing that follows it could keep weights on their
+    grid. With ``finetune`` among the recoveries, each round after the first cuts the network that the round before it trained.
 
     ## Action Space
     ``ReptilePrune-v0``: ``Box(-1, 1, (1,), float32)``, read as the prune rate ``max_rate * (a + 1) / 2`` of the group's
     remaining channels. ``ReptilePruneDiscrete-v0``: ``Discrete(len(rates))``, each action a listed rate.
+    ``ReptileCompress-v0``: ``Box(-1, 1, (3,), float32)``, or as many numbers as ``components`` names, in their order; -1 leaves
+    each alone:
+
+    | component | read as |
+    |---|---|
+    | ``rate`` | ``max_rate * (a + 1) / 2`` |
+    | ``bits`` | eight equal bins: 32 (float), 8, 7, 6, 5, 4, 3, 2 bits of the group's layers' weights |
+    | ``rank`` | ``1 - 0.9 * (a + 1) / 2``, three decimals: what two factors hold of a layer's parameters; 1: it stays whole |
+
+    ``env.unwrapped.action_for(rate, bits, rank)`` goes the other way. In later rounds compression is never undone: bits and rank
+    are the lower of what is asked and what is there. Groups whose layers can't be factored carry out rank 1.
 
     ## Observation Space
     ``Box(0, 1, (n,), float32)``. ``"network"``: sparsity of every group, one-hot of the current group, metric and cost
-    relative to dense, progress, budget left. ``"group"``: a description of the current group, of the same length for every
-    network.
+    relative to dense, progress, budget left: ``2 * groups + 4``. ``"group"``: a description of the current group, of the same
+    length for every network: 22. Where decisions are about more than the rate, both go on: with bits, bits / 32 (of every group;
+    of the current one); with rank, the rank likewise, and in ``"group"`` whether the group can be factored. With all three
+    components these are ``4 * groups + 4`` and 25 numbers.
 
     ## Rewards
     ``"tradeoff"``: change of ``U = w * metric/metric_dense + (1 - w) * (1 - cost/cost_dense)``, divided by what the best
-    uniform rate gains. The return is 0 for the dense network and 1 for the best uniform rate. Others: ``"loss"``,
+    uniform setting gains. The return is 0 for the dense network and 1 for the best uniform setting: the best rate among
+    multiples of 0.05 up to ``max_rate`` (among the listed rates), given to all groups alike; for ``ReptileCompress-v0`` the best
+    of rates 0, 0.2, 0.4, 0.6, bits 32, 8, 6, 4 and ranks 1, 0.5, as far as they are components. Others: ``"loss"``,
     ``"amc_params"``, ``"amc_macs"``, ``"accuracy"``, or a callable of a `reptile_env.rewards.Transition`.
 
     ## Starting State
@@ -56,9 +68,16 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
     ## Episode End
     Terminated after the last group of the last round. Never truncated.
 
+    ## Budget
+    ``budget=0.5`` caps the final cost. The rate of a decision is raised as far as it takes for the decisions that are left, at
+    their deepest, to meet the cap; where the largest rate is not enough, its bits are lowered one by one, and then its rank.
+    ``info["budget_bit"]`` says when that happened. An action that leaves the cap in reach is carried out as it is.
+
     ## Arguments
-    See below. ``info`` holds group, rate_requested, rate, measured, budget_bit, metric, loss, params, macs, bytes, utility,
-    plan and seconds; at the end also return and score (0: best uniform rate, 1: best known plan; NaN where none is known).
+    See below. ``info`` holds group, rate_requested, rate, measured, budget_bit, metric, loss, params, macs, bytes (and latency
+    where that is the cost), utility, plan and seconds; for ``ReptileCompress-v0`` also bits_requested, bits, rank_requested and
+    rank; at the end also return and score (0: best uniform rate, 1: best known plan; NaN where none is known, as for
+    ``ReptileCompress-v0``).
 
     ## Version History
     v0: first.
@@ -66,25 +85,34 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
     Args:
         task: name of a built-in task, a `reptile_env.Task`, or a list of either (drawn at each reset).
         evaluator: ``"live"`` runs the network.
-        action: ``"continuous"`` or ``"discrete"``.
+        action: ``"continuous"``, ``"discrete"`` or ``"joint"``: set by the id.
         max_rate: largest rate of a continuous action, in (0, 1); default 0.9.
         rates: rates of discrete actions, in [0, 1); default 0, 0.1, ..., 0.9.
-        budget: cap on the final cost as a fraction of dense, in (0, 1]; rates are raised as far as it takes.
-        cost: ``"macs"``, ``"params"`` or ``"bytes"``: what the utility weighs and the budget caps.
-        recovery: ``"reconstruct"``, ``"recalibrate"``, ``"none"``, or names joined by ``+``.
-        importance: ``"l1"`` or ``"l2"``: which channels of a group go first.
-        granularity: ``"structured"``: whole channels.
+        components: of ``ReptileCompress-v0``: which of ``"rate"``, ``"bits"``, ``"rank"`` an action decides on; default all.
+        budget: cap on the final cost as a fraction of dense, in (0, 1]; see Budget.
+        cost: ``"macs"``, ``"params"``, ``"bytes"`` or ``"latency"`` (seconds, from a table measured once on this machine): what
+            the utility weighs and the budget caps. ``"bytes"`` for ``ReptileCompress-v0``: the others don't see bits.
+        recovery: ``"reconstruct"``, ``"reconstruct-sequential"``, ``"recalibrate"``, ``"finetune"``, ``"none"``, or names joined
+            by ``+``.
+        importance: ``"l1"``, ``"l2"``, ``"random"``, ``"taylor"``, ``"fpgm"``, ``"lamp"``, ``"wanda"``, ``"obs"`` or ``"auto"``:
+            which channels of a group go first.
+        granularity: ``"structured"``: whole channels; ``"unstructured"``: single weights; ``"2:4"``: two of every four. The last
+            two go with the components rate and bits alone.
         reward: a name or a callable.
         observation: ``"network"`` or ``"group"``.
         rounds: passes over all groups in an episode, at least 1.
         measure: ``"step"`` measures after every decision, ``"round"`` after the last of each round.
         prune_probability: a decision is carried out with this probability, in [0, 1]; a budget is met all the same.
         w: weight of the metric in the utility, in (0, 1); default the task's own.
+        finetune: how ``"finetune"`` trains: a dict of arguments of `reptile_env.evaluation.settings.Finetune`, such as
+            ``{"steps": 200, "distillation": 0.5}``.
+        rounding: of quantized weights: ``"data-aware"`` (errors are passed on to the columns still to come) or ``"nearest"``.
+        residual_width: make the width of a Transformer's residual stream and embeddings a group as well.
         render_mode: ``"ansi"``, ``"rgb_array"`` or ``"human"``.
 
     Raises:
         ValueError: an unknown name or a number outside its range; the message says the mend.
-        TypeError: a task or reward of the wrong type.
+        TypeError: a task, reward or number of the wrong type.
     """
 
     metadata = {  # noqa: RUF012 (declared so by gymnasium.Env)
@@ -100,6 +128,7 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
         action: str = "continuous",
         max_rate: float | None = None,
         rates: Sequence[float] | None = None,
+        components: Sequence[str] | None = None,
         budget: float | None = None,
         cost: str = "macs",
         recovery: str = "reconstruct",
@@ -111,56 +140,36 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
         measure: str = "step",
         prune_probability: float = 1.0,
         w: float | None = None,
+        finetune: dict[str, Any] | None = None,
+        rounding: str = "data-aware",
+        residual_width: bool = False,
         render_mode: str | None = None,
     ) -> None:
         self._reward = rewards.resolve(reward)
         self._observation = observations.resolve(observation)
-        self._actions = make_actions(action, max_rate, rates)
-        check_cost(cost)
-        if measure not in MEASURES:
-            raise unknown("measure", measure, MEASURES)
-        if isinstance(rounds, bool) or not isinstance(rounds, (int, np.integer)):
-            raise TypeError(f"rounds must be a whole number, got {type(rounds).__name__} {rounds!r}")
-        if rounds < 1:
-            raise ValueError(f"rounds={rounds}; an episode has at least 1 round")
+        self._actions = make_actions(action, max_rate, rates, components)
+        rules = Rules(budget, cost, rounds, measure, self._actions.max_rate, self._actions.components)
         if not 0 <= number("prune_probability", prune_probability) <= 1:
             raise ValueError(f"prune_probability={prune_probability} is outside [0, 1]")
+        self._probability = float(prune_probability)
         self.render_mode = render_mode
         self._renderer = Renderer(render_mode)
-        self._budget, self._cost, self._rounds, self._measure_at = budget, cost, rounds, measure
-        self._probability = float(prune_probability)
-        settings = Settings(recovery, importance, granularity, train_loss=rewards.needs_train_loss(reward))
-        tasks = list(task) if isinstance(task, (list, tuple)) else [task]
-        if not tasks:
-            raise ValueError("task=[] is empty; give at least one task")
-        comparable = w is None and rounds == 1 and reward == "tradeoff" and budget is None
-        self._scenes = [self._scene(make_evaluator(evaluator, t, settings), w, comparable) for t in tasks]
-        if rewards.needs_error_rate(reward):
-            for scene in self._scenes:
-                if not scene.evaluator.higher_is_better or scene.reference.dense.metric > 1:
-                    raise ValueError(f"reward {reward!r} reads 1 - metric as an error rate; {scene.evaluator.name!r} has none")
-        evaluators = {scene.evaluator.name: scene.evaluator for scene in self._scenes}
-        if any(evaluators[scene.evaluator.name] is not scene.evaluator for scene in self._scenes):
-            raise ValueError("two different tasks have the same name, by which they are told apart; give Task(..., name=)")
-        lengths = {self._observation.length(len(s.evaluator.sizes)) for s in self._scenes}
+        settings = Settings(
+            recovery,
+            importance,
+            granularity,
+            train_loss=rewards.needs_train_loss(reward),
+            rounding=rounding,
+            finetune=make_finetune(finetune),
+            latency=cost == "latency",
+            residual_width=residual_width,
+        )
+        super().__init__(rules, make_scenes(task, evaluator, settings, rules, self._actions.sweep, w, reward))
+        lengths = {self._observation.length(len(s.evaluator.sizes), rules.components) for s in self._scenes}
         if len(lengths) > 1:
             raise ValueError("tasks of different numbers of groups need observation='group', which is the same for all")
         self.observation_space = spaces.Box(0.0, 1.0, (lengths.pop(),), np.float32)
         self.action_space = self._actions.space
-        self._position: Position | None = None
-        self._history: list[tuple[float, float]] = []
-        self._best: dict[str, tuple[Plan, Measurement]] = {}
-
-    def _scene(self, evaluator: Evaluator, w: float | None, comparable: bool) -> Scene:
-        reference = make_reference(evaluator, self._cost, self._actions.uniform_rates, w)
-        wall = None
-        if self._budget is not None:
-            limits = (self._actions.max_rate, self._rounds)
-            wall = BudgetWall(evaluator.costs, self._cost, self._budget, evaluator.sizes, *limits)
-        # A score compares with the calibrated scale; other rates may have another best uniform one.
-        comparable = comparable and self._actions.max_rate == DEFAULT_MAX_RATE
-        known = best_known(evaluator.name, evaluator.settings, self._cost, reference.uniform_rate) if comparable else math.nan
-        return Scene(evaluator, reference, wall, known)
 
     # -- Gymnasium ---------------------------------------------------------------------------------------------------
 
@@ -175,26 +184,27 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
         """
         if isinstance(seed, bool):
             raise TypeError(f"seed must be a whole number, got bool {seed}")
-        index = self._chosen({} if options is None else options)
+        index = chosen_scene(self._scenes, {} if options is None else options)
         super().reset(seed=seed)
         if index is None:
             index = int(self.np_random.integers(len(self._scenes))) if len(self._scenes) > 1 else 0
         evaluator = self._scenes[index].evaluator
-        self._position = Position(index, evaluator.dense, evaluator.measure(evaluator.dense))
+        at = self._position = Position(index, evaluator.dense, evaluator.measure(evaluator.dense))
         self._history = [(1.0, 1.0)]
         if self.render_mode == "human":
             self.render()
-        return self._observe(), self._info("", 0.0, 0.0, measured=True, bit=False)
+        nothing = Outcome(at.plan, *Request(), bit=False)
+        return self._observe(), showing.info(self._scene, self._rules, at, "", Request(), nothing, measured=True)
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Carry out one decision for the current group."""
         at = self._at
         if at.ended:
             raise ResetNeeded("the episode has ended; call reset() before step()")
-        requested = self._actions.rate(action)
+        requested = self._actions.read(action)
         generator = self.np_random.bit_generator.state
         try:
-            outcome = self._decide(at, requested)
+            outcome = self._carry_out(at, requested)
         except BaseException:
             # A metric or reward that fails, or an interrupt, leaves the episode where it was.
             self.np_random.bit_generator.state = generator
@@ -203,220 +213,44 @@ class ReptilePruneEnv(gym.Env[NDArray[np.float32], Any]):
             self.render()
         return outcome
 
-    def _decide(self, at: Position, requested: float) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        scene = self._scenes[at.scene]
-        evaluator, reference = scene.evaluator, scene.reference
+    def _carry_out(self, at: Position, requested: Request) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        scene, rules = self._scene, self._rules
         carried_out = self._probability >= 1 or self.np_random.random() < self._probability
-        width = at.plan.widths[at.group]
-        count = removal_count(width, requested) if carried_out else 0
-        needed = scene.wall.smallest_removal(at.plan.widths, at.group, at.round) if scene.wall else 0
-        bit, count = needed > count, max(needed, count)
-        plan = evaluator.cut(at.plan, at.group, count)
-
-        name = evaluator.group_names[at.group]
-        last_group = at.group + 1 == len(evaluator.sizes)
-        terminated = last_group and at.round + 1 == self._rounds
-        measured = last_group or self._measure_at == "step"
-        measurement = evaluator.measure(plan) if measured else at.measurement
-        transition = rewards.Transition(
-            dense=reference.dense,
-            before=at.measurement,
-            after=measurement,
-            utility_before=reference.utility(at.measurement),
-            utility_after=reference.utility(measurement),
-            scale=reference.scale,
-            terminated=terminated,
-        )
-        reward = float(self._reward(transition))
-        if not math.isfinite(reward):
-            raise ValueError(f"the reward of group {name!r} is {reward}; it must be finite")
-        self._position = Position(
-            scene=at.scene,
-            plan=plan,
-            measurement=measurement,
-            group=at.group if terminated else (at.group + 1) % len(evaluator.sizes),
-            round=at.round + (last_group and not terminated),
-            previous_rate=count / width,
-            total=at.total + reward,
-            ended=terminated,
-        )
-        if measured:
-            self._remember(plan, measurement)
-            self._history.append((reference.quality(measurement), self._relative_cost(plan)))
-        info = self._info(name, requested, count / width, measured=measured, bit=bit)
-        if terminated:
-            info["return"] = self._position.total
-            info["score"] = (self._position.total - 1) / (scene.best_known - 1)
-        return self._observe(), reward, terminated, False, info
+        after = take_step(scene, rules, self._reward, at, requested, carried_out)
+        self._position = now = after.position
+        if after.measured:
+            self._remember(now.plan, now.measurement)
+            self._history.append((scene.reference.quality(now.measurement), scene.relative_cost(now.plan)))
+        name = scene.evaluator.group_names[at.group]
+        info = showing.info(scene, rules, now, name, requested, after.outcome, measured=after.measured)
+        if now.ended:
+            info["return"] = now.total
+            info["score"] = (now.total - 1) / (scene.best_known - 1)
+        return self._observe(), after.reward, now.ended, False, info
 
     def render(self) -> Any:
         """A string (``ansi``), an image ``(height, width, 3)`` uint8 (``rgb_array``), or None after drawing (``human``)."""
-        at, scene = self._at, self._scenes[self._at.scene]
-        frame = Frame(
-            task=scene.evaluator.name,
-            metric_name=scene.evaluator.metric_name,
-            names=scene.evaluator.group_names,
-            sizes=scene.evaluator.sizes,
-            widths=at.plan.widths,
-            current=None if at.ended else at.group,
-            metric=at.measurement.metric,
-            dense_metric=scene.reference.dense.metric,
-            cost_name=self._cost,
-            relative_cost=self._relative_cost(at.plan),
-            budget=self._budget,
-            total=at.total,
-            history=tuple(self._history),
-        )
+        frame = showing.frame(self._scenes[self._at.scene], self._rules, self._at, tuple(self._history))
         return self._renderer.render(frame, int(self.metadata["render_fps"]))
 
     def close(self) -> None:
         """Close the window, if there is one."""
         self._renderer.close()
 
-    # -- Beyond Gymnasium --------------------------------------------------------------------------------------------
+    # -- Beyond Gymnasium: see also `Explorable` ---------------------------------------------------------------------
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        """Names of the current task's groups, in network order (of the first task before the first reset)."""
-        return self._scenes[self._position.scene if self._position else 0].evaluator.group_names
+    def uniform_sweep(self) -> list[Request]:
+        """What was asked of every group alike to find the best uniform setting."""
+        return list(self._actions.sweep)
 
-    @property
-    def plan(self) -> Plan:
-        """The current plan."""
-        return self._at.plan
-
-    @property
-    def measurement(self) -> Measurement:
-        """The last measurement."""
-        return self._at.measurement
-
-    @property
-    def evaluator(self) -> Evaluator:
-        """The current task's evaluator."""
-        return self._scenes[self._position.scene if self._position else 0].evaluator
-
-    @property
-    def reference(self) -> Reference:
-        """What the current task's returns are measured against."""
-        return self._scenes[self._position.scene if self._position else 0].reference
-
-    @property
-    def best(self) -> tuple[Plan, Measurement]:
-        """The measured plan of highest utility so far, within the budget if there is one, of the current task.
+    def action_for(self, rate: float, bits: int = FLOAT_BITS, rank: float = 1.0) -> Any:
+        """The action that asks for `rate` (for discrete actions: the nearest listed rate), `bits` and `rank`.
 
         Raises:
-            ValueError: none was measured yet.
+            ValueError: no action asks for this, or one of them is not decided on and not at its default.
         """
-        name = self.evaluator.name
-        if name not in self._best:
-            raise ValueError("no plan within the budget was measured yet; finish an episode first")
-        return self._best[name]
-
-    @property
-    def uniform_rates(self) -> list[float]:
-        """The rates among which the best uniform one was found."""
-        return list(self._actions.uniform_rates)
-
-    def measure(self, plan: Plan) -> Measurement:
-        """What the network compressed to `plan` measures on the validation split."""
-        return self.evaluator.measure(plan)
-
-    def action_for(self, rate: float) -> Any:
-        """The action that asks for `rate` (for discrete actions: the nearest listed rate)."""
-        return self._actions.action_for(rate)
-
-    def snapshot(self) -> Snapshot:
-        """The current point of the episode, generator included; cheap."""
-        generator = copy.deepcopy(dict(self.np_random.bit_generator.state))
-        return Snapshot(self._at, generator, tuple(self._history), self._rules(self._at.scene))
-
-    def restore(self, state: Snapshot) -> NDArray[np.float32]:
-        """Return to a snapshot of this environment or of one made alike; gives the observation there.
-
-        Raises:
-            TypeError: not a snapshot.
-            ValueError: a snapshot of another task, or taken under another budget, cost, number of rounds or the like.
-        """
-        if not isinstance(state, Snapshot):
-            raise TypeError(f"restore() takes what snapshot() gave, got {type(state).__name__}")
-        scene = state.position.scene
-        if scene >= len(self._scenes) or state.position.plan.names != self._scenes[scene].evaluator.group_names:
-            raise ValueError("the snapshot is of another task; restore it in an environment made with the same arguments")
-        if state.rules != self._rules(scene):
-            raise ValueError("the snapshot was taken under other rules; restore it in an environment made with the same arguments")
-        self._position = state.position
-        self._history = list(state.history)
-        self.np_random.bit_generator.state = copy.deepcopy(state.generator)
-        return self._observe()
-
-    # -- Inside ------------------------------------------------------------------------------------------------------
-
-    @property
-    def _at(self) -> Position:
-        if self._position is None:
-            raise ResetNeeded("call reset() first")
-        return self._position
-
-    def _rules(self, scene: int) -> tuple[Any, ...]:
-        """What decides how an episode goes on from a position."""
-        there = self._scenes[scene]
-        limits = (self._budget, self._cost, self._rounds, self._measure_at, self._actions.max_rate)
-        return (*limits, there.evaluator.name, there.evaluator.settings, there.reference.w, there.reference.scale)
-
-    def _chosen(self, options: dict[str, Any]) -> int | None:
-        if not isinstance(options, dict):
-            raise TypeError(f"options must be a dict such as {{'task': name}}, got {type(options).__name__}")
-        if set(options) - {"task"}:
-            raise unknown("reset option", min(map(str, set(options) - {"task"})), ["task"])
-        if "task" not in options:
-            return None
-        names = [scene.evaluator.name for scene in self._scenes]
-        if options["task"] not in names:
-            raise unknown("task of this environment", options["task"], names)
-        return names.index(options["task"])
-
-    def _relative_cost(self, plan: Plan) -> float:
-        scene = self._scenes[self._at.scene]
-        return float(scene.evaluator.costs.cost(self._cost, plan.widths)) / scene.reference.dense.cost(self._cost)
+        return self._actions.action_for(Request(rate, bits, rank))
 
     def _observe(self) -> NDArray[np.float32]:
-        at, scene = self._at, self._scenes[self._at.scene]
-        groups = len(scene.evaluator.sizes)
-        cost = self._relative_cost(at.plan)
-        return self._observation.observe(
-            observations.View(
-                evaluator=scene.evaluator,
-                widths=at.plan.widths,
-                group=at.group,
-                quality=scene.reference.quality(at.measurement),
-                relative_cost=cost,
-                progress=1.0 if at.ended else (at.round * groups + at.group) / (self._rounds * groups),
-                budget_left=max(cost - self._budget, 0.0) if self._budget is not None else 0.0,
-                previous_rate=at.previous_rate,
-            )
-        )
-
-    def _info(self, group: str, requested: float, rate: float, *, measured: bool, bit: bool) -> dict[str, Any]:
-        at, scene = self._at, self._scenes[self._at.scene]
-        return {
-            "task": scene.evaluator.name,
-            "group": group,
-            "rate_requested": requested,
-            "rate": rate,
-            "measured": measured,
-            "budget_bit": bit,
-            "metric": at.measurement.metric,
-            "loss": at.measurement.loss,
-            **scene.evaluator.costs.all(at.plan.widths),
-            "utility": scene.reference.utility(at.measurement),
-            "plan": at.plan.to_dict(),
-            "seconds": at.measurement.seconds if measured else 0.0,
-        }
-
-    def _remember(self, plan: Plan, measurement: Measurement) -> None:
-        reference = self.reference
-        if self._budget is not None and measurement.cost(self._cost) > self._budget * reference.dense.cost(self._cost):
-            return
-        name = self.evaluator.name
-        if name not in self._best or reference.utility(measurement) > reference.utility(self._best[name][1]):
-            self._best[name] = (plan, measurement)
+        return self._observation.observe(showing.view(self._scene, self._rules, self._at))

@@ -5,11 +5,51 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from reptile_env.budget import BudgetWall
 from reptile_env.compression.plan import Plan
+from reptile_env.errors import unknown
 from reptile_env.evaluation.base import Evaluator
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.evaluation.reference import Reference
+from reptile_env.evaluation.settings import check_cost
+
+MEASURES = ("step", "round")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What all episodes of an environment have in common, whatever the task.
+
+    Attributes:
+        budget: cap on the final cost as a fraction of dense, or None.
+        cost: what the utility weighs and the budget caps.
+        rounds: passes over all groups.
+        measure: ``step`` or ``round``.
+        max_rate: the largest rate that a decision can carry out.
+        components: what a decision is about: some of ``rate``, ``bits`` and ``rank``.
+
+    Raises:
+        TypeError: `rounds` is not a whole number.
+        ValueError: an unknown cost or measure, or no round.
+    """
+
+    budget: float | None
+    cost: str
+    rounds: int
+    measure: str
+    max_rate: float
+    components: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_cost(self.cost)
+        if self.measure not in MEASURES:
+            raise unknown("measure", self.measure, MEASURES)
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, (int, np.integer)):
+            raise TypeError(f"rounds must be a whole number, got {type(self.rounds).__name__} {self.rounds!r}")
+        if self.rounds < 1:
+            raise ValueError(f"rounds={self.rounds}; an episode has at least 1 round")
 
 
 @dataclass(frozen=True)
@@ -27,6 +67,11 @@ class Scene:
     reference: Reference
     wall: BudgetWall | None
     best_known: float
+
+    def relative_cost(self, plan: Plan) -> float:
+        """Cost of a plan relative to dense."""
+        cost = self.reference.cost
+        return float(self.evaluator.costs.cost(cost, *plan.levels)) / self.reference.dense.cost(cost)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reptile_env.compression.plan import FLOAT_BITS, Plan
 from reptile_env.errors import unknown
-from reptile_env.evaluation.base import Evaluator
+from reptile_env.evaluation.base import Evaluator, rankable_groups
 
 KINDS = ("conv", "depthwise", "linear", "recurrent", "attention", "other")
 
@@ -21,35 +22,42 @@ class View(NamedTuple):
 
     Attributes:
         evaluator: gives groups and their static description.
-        widths: kept channels of each group.
+        plan: what each group keeps.
         group: index of the group to decide on next.
         quality: last measured metric relative to dense, higher is better.
         relative_cost: cost of the plan relative to dense.
         progress: decisions made, as a fraction of the episode.
         budget_left: how far the cost is above the cap, relative to dense; 0 without a cap.
         previous_rate: rate carried out by the last decision.
+        components: what a decision is about: some of ``rate``, ``bits`` and ``rank``.
     """
 
     evaluator: Evaluator
-    widths: tuple[int, ...]
+    plan: Plan
     group: int
     quality: float
     relative_cost: float
     progress: float
     budget_left: float
     previous_rate: float
+    components: tuple[str, ...]
 
 
 def network(view: View) -> NDArray[np.float32]:
     """Sparsity of every group, one-hot of the current group, metric, cost, progress, budget left.
 
-    Length ``2 * groups + 4``.
+    Length ``2 * groups + 4``. Where bits are decided on, bits / 32 of every group follow, and then, where ranks are, the rank
+    of every group: ``groups`` more for each.
     """
-    groups = len(view.widths)
-    out = np.zeros(2 * groups + 4, dtype=np.float32)
-    out[:groups] = 1 - np.array(view.widths) / np.array(view.evaluator.sizes)
+    groups = len(view.evaluator.sizes)
+    out = np.zeros(_network_length(groups, view.components), dtype=np.float32)
+    out[:groups] = 1 - np.array(view.plan.widths) / np.array(view.evaluator.sizes)
     out[groups + view.group] = 1
-    out[-4:] = view.quality, view.relative_cost, view.progress, view.budget_left
+    out[2 * groups : 2 * groups + 4] = view.quality, view.relative_cost, view.progress, view.budget_left
+    further = [np.array(view.plan.bits) / FLOAT_BITS] * ("bits" in view.components)
+    further += [np.array(view.plan.ranks)] * ("rank" in view.components)
+    if further:
+        out[2 * groups + 4 :] = np.concatenate(further)
     return np.clip(out, 0, 1, out=out)
 
 
@@ -72,12 +80,21 @@ GROUP_FEATURES = (
     "progress",
     "budget left",
 )
+# What follows where decisions are about bits, and about ranks.
+BITS_FEATURES = ("bits",)
+RANK_FEATURES = ("rank", "can be factored")
+
+
+def group_features(components: Sequence[str]) -> tuple[str, ...]:
+    """Names of what observation "group" holds after the one-hot of the kind."""
+    return GROUP_FEATURES + BITS_FEATURES * ("bits" in components) + RANK_FEATURES * ("rank" in components)
 
 
 def group(view: View) -> NDArray[np.float32]:
-    """Kind (one-hot) and `GROUP_FEATURES` of the current group; the same length whatever the network.
+    """Kind (one-hot) and `group_features` of the current group; the same length whatever the network.
 
-    Channels enter as log2(n) / 12, kernel and stride as 1 - 1 / n, a rise d of the calibration loss as d / (1 + d).
+    Channels enter as log2(n) / 12, kernel and stride as 1 - 1 / n, a rise d of the calibration loss as d / (1 + d), bits as
+    bits / 32.
     """
     index, features = view.group, view.evaluator.features
     here = features[index]
@@ -95,31 +112,35 @@ def group(view: View) -> NDArray[np.float32]:
         1 - view.relative_cost,
         ahead,
         rise / (1 + rise),
-        1 - view.widths[index] / view.evaluator.sizes[index],
+        1 - view.plan.widths[index] / view.evaluator.sizes[index],
         view.previous_rate,
         view.quality,
         view.relative_cost,
         view.progress,
         view.budget_left,
     ]
+    if "bits" in view.components:
+        values.append(view.plan.bits[index] / FLOAT_BITS)
+    if "rank" in view.components:
+        values += [view.plan.ranks[index], float(rankable_groups(view.evaluator)[index])]
     return np.clip(np.array(kind + values, dtype=np.float32), 0, 1)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A named observation: its function and its length for a number of groups."""
+    """A named observation: its function and its length for a number of groups and the components of a decision."""
 
     observe: Callable[[View], NDArray[np.float32]]
-    length: Callable[[int], int]
+    length: Callable[[int, tuple[str, ...]], int]
 
 
 # Named functions, not lambdas: environments are pickled with them.
-def _network_length(groups: int) -> int:
-    return 2 * groups + 4
+def _network_length(groups: int, components: Sequence[str]) -> int:
+    return 2 * groups + 4 + groups * (("bits" in components) + ("rank" in components))
 
 
-def _group_length(groups: int) -> int:
-    return len(KINDS) + len(GROUP_FEATURES)
+def _group_length(groups: int, components: Sequence[str]) -> int:
+    return len(KINDS) + len(group_features(components))
 
 
 OBSERVATIONS: dict[str, Observation] = {

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reptile_env.budget import BudgetWall, Decision
 from reptile_env.compression.plan import removal_count
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.tasks.task import Task
@@ -119,8 +120,6 @@ def test_the_last_observation_tells_how_much_is_left_to_go(user_task: Task) -> N
 
 @given(widths=st.tuples(st.integers(1, 24), st.integers(1, 12)), rounds=st.integers(1, 3), max_rate=st.floats(0.05, 0.95))
 def test_the_wall_finds_the_fewest_channels(widths: tuple[int, int], rounds: int, max_rate: float, user_task: Task) -> None:
-    from reptile_env.budget import BudgetWall
-
     costs = make(user_task).evaluator.costs
     cost_now, dense = costs.all(widths)["macs"], costs.all((24, 12))["macs"]
 
@@ -135,7 +134,7 @@ def test_the_wall_finds_the_fewest_channels(widths: tuple[int, int], rounds: int
         wall = BudgetWall(costs, "macs", cap / dense, (24, 12), max_rate, rounds)
     except ValueError:
         return  # the dense network itself can't reach it
-    fewest = wall.smallest_removal(widths, 0, 0)
+    fewest = wall.decide((widths, (32, 32), (1.0, 1.0)), 0, 0, Decision(0)).count
     ends = [
         costs.all((lowest(widths[0] - k, rounds - 1), lowest(widths[1], rounds)))["macs"]
         for k in range(removal_count(widths[0], max_rate) + 1)

@@ -5,13 +5,27 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 FLOAT_BITS = 32
 LOWEST_BITS, HIGHEST_BITS = 2, 8
 _PARENT = "@after"  # in the JSON form; no layer has such a name
 
 Kept = tuple[int, ...] | int
+
+
+class Request(NamedTuple):
+    """What one decision asks of a group; by default to leave it alone.
+
+    Attributes:
+        rate: fraction of the remaining channels that goes.
+        bits: of its layers' weights, 32 for float.
+        rank: parameters of its layers' two factors as a fraction of the whole layer's; 1 leaves them whole.
+    """
+
+    rate: float = 0.0
+    bits: int = FLOAT_BITS
+    rank: float = 1.0
 
 
 class Plan:

@@ -64,3 +64,15 @@ def make_evaluator(evaluator: str, task: Any, settings: Settings) -> Evaluator:
     module, function = EVALUATORS[evaluator].split(":")
     made: Evaluator = getattr(importlib.import_module(module), function)(task, settings)
     return made
+
+
+def rankable_groups(evaluator: Evaluator) -> tuple[bool, ...]:
+    """For each group whether its layers can be factored; an evaluator that does not say can factor all."""
+    found: tuple[bool, ...] = getattr(evaluator, "rankable", (True,) * len(evaluator.sizes))
+    return found
+
+
+def next_round_plan(evaluator: Evaluator, plan: Plan) -> Plan:
+    """The plan that the next round starts from: `plan` itself unless the evaluator says otherwise."""
+    found: Plan = getattr(evaluator, "next_round", lambda same: same)(plan)
+    return found

@@ -1,4 +1,4 @@
-"""What returns are measured against: the dense network and the best uniform rate."""
+"""What returns are measured against: the dense network and the best uniform setting."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reptile_env.compression.plan import Plan, removal_count
+from reptile_env.compression.plan import FLOAT_BITS, Plan, Request, removal_count
 from reptile_env.errors import number
-from reptile_env.evaluation.base import Evaluator
+from reptile_env.evaluation.base import Evaluator, rankable_groups
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.rewards import quality, utility
 
@@ -23,10 +23,10 @@ class Reference:
     """The scale of a task's utility under one cost.
 
     Attributes:
-        cost: ``params``, ``macs`` or ``bytes``.
+        cost: ``params``, ``macs``, ``bytes`` or ``latency``.
         w: weight of the metric in the utility.
         dense: measurement of the dense network.
-        uniform_rate: the best uniform rate.
+        uniform: the best of what was asked of every group alike.
         uniform_plan: its plan.
         scale: its utility minus the dense network's, positive.
         higher_is_better: direction of the metric.
@@ -35,10 +35,15 @@ class Reference:
     cost: str
     w: float
     dense: Measurement
-    uniform_rate: float
+    uniform: Request
     uniform_plan: Plan
     scale: float
     higher_is_better: bool
+
+    @property
+    def uniform_rate(self) -> float:
+        """The rate of the best uniform setting."""
+        return self.uniform.rate
 
     def quality(self, measurement: Measurement) -> float:
         """The metric relative to the dense network's, higher is better."""
@@ -49,36 +54,37 @@ class Reference:
         return utility(self.w, self.quality(measurement), measurement.cost(self.cost) / self.dense.cost(self.cost))
 
     def return_of(self, measurement: Measurement) -> float:
-        """Utility above dense, scaled: 0 for the dense network, 1 for the best uniform rate."""
+        """Utility above dense, scaled: 0 for the dense network, 1 for the best uniform setting."""
         return (self.utility(measurement) - self.utility(self.dense)) / self.scale
 
 
-def uniform_plan(evaluator: Evaluator, rate: float) -> Plan:
-    """The plan that removes `rate` of every group."""
+def uniform_plan(evaluator: Evaluator, rate: float, bits: int = FLOAT_BITS, rank: float = 1.0) -> Plan:
+    """The plan that removes `rate` of every group and gives it `bits` and, where its layers can be factored, `rank`."""
     plan = evaluator.dense
-    for group, size in enumerate(evaluator.sizes):
-        plan = evaluator.cut(plan, group, removal_count(size, rate))
+    for group, (size, rankable) in enumerate(zip(evaluator.sizes, rankable_groups(evaluator), strict=True)):
+        plan = evaluator.cut(plan, group, removal_count(size, rate)).replace(group, bits=bits, rank=rank if rankable else 1.0)
     return plan
 
 
-def make_reference(evaluator: Evaluator, cost: str, rates: Sequence[float], w: float | None) -> Reference:
+def make_reference(evaluator: Evaluator, cost: str, sweep: Sequence[float | Request], w: float | None) -> Reference:
     """Measure the uniform sweep (kept in the evaluator's memo) and derive the scale from it.
 
     Args:
         evaluator: measures the plans.
         cost: which cost the utility weighs.
-        rates: the sweep: `uniform_rates`, or the rates that actions can ask for, all above 0.
+        sweep: what is asked of every group alike, one after the other: requests, or rates above 0.
         w: weight of the metric; None takes the task's own, else chooses one from the sweep.
 
     Raises:
-        ValueError: `w` outside (0, 1), a dense metric that is not positive, or no uniform rate that gains.
+        ValueError: `w` outside (0, 1), a dense metric that is not positive, or no uniform setting that gains.
     """
     if w is not None and not 0 < number("w", w) < 1:
         raise ValueError(f"w={w} is outside (0, 1); it weighs the metric against the cost")
     dense = evaluator.measure(evaluator.dense)
     if not dense.metric > 0:
         raise ValueError(f"task {evaluator.name!r}: the dense network's metric is {dense.metric}; a positive one is needed")
-    plans = [uniform_plan(evaluator, rate) for rate in rates]
+    requests = [each if isinstance(each, Request) else Request(each) for each in sweep]
+    plans = [uniform_plan(evaluator, *request) for request in requests]
     measured = [evaluator.measure(plan) for plan in plans]
     better = evaluator.higher_is_better
     gains_of_quality = np.array([quality(m.metric, dense.metric, better) - 1 for m in measured])
@@ -88,10 +94,10 @@ def make_reference(evaluator: Evaluator, cost: str, rates: Sequence[float], w: f
         gains = chosen * gains_of_quality + (1 - chosen) * savings
         best = int(np.argmax(gains))
         if gains[best] > (MARGIN if given is None else 0):
-            draft = Reference(cost, chosen, dense, rates[best], plans[best], 1.0, better)
-            # The same arithmetic as in return_of, so that the best uniform rate returns exactly 1.
+            draft = Reference(cost, chosen, dense, requests[best], plans[best], 1.0, better)
+            # The same arithmetic as in return_of, so that the best uniform setting returns exactly 1.
             scale = draft.utility(measured[best]) - draft.utility(dense)
-            return Reference(cost, chosen, dense, rates[best], plans[best], scale, better)
+            return Reference(cost, chosen, dense, requests[best], plans[best], scale, better)
     raise ValueError(
         f"task {evaluator.name!r}: with w={given} no uniform rate is worth its loss of {evaluator.metric_name}, so returns "
         "have no scale; lower w=, or use a recovery= that wins more back"

@@ -1,0 +1,108 @@
+"""One step: from what an action asks to the plan that it leads to, its measurement and its reward."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from reptile_env.budget import Decision
+from reptile_env.compression.plan import Plan, Request, removal_count
+from reptile_env.episode import Position, Rules, Scene
+from reptile_env.evaluation.base import next_round_plan, rankable_groups
+from reptile_env.rewards import Reward, Transition
+
+
+class Outcome(NamedTuple):
+    """What came of a request.
+
+    Attributes:
+        plan: after the decision.
+        rate: carried out.
+        bits: carried out.
+        rank: carried out.
+        bit: whether the budget asked for more than the action.
+    """
+
+    plan: Plan
+    rate: float
+    bits: int
+    rank: float
+    bit: bool
+
+
+def decide(scene: Scene, at: Position, requested: Request, carried_out: bool) -> Outcome:
+    """Carry out `requested` on the current group, and more where the budget needs it.
+
+    Compression is never undone: bits and rank stay where they are below what is asked. A group whose layers can't be factored
+    stays whole.
+
+    Args:
+        scene: the task.
+        at: where the episode stands.
+        requested: what the action asks for.
+        carried_out: False where chance lets the group alone; the budget is met all the same.
+    """
+    evaluator, group, plan = scene.evaluator, at.group, at.plan
+    if group == 0 and at.round > 0:
+        plan = next_round_plan(evaluator, plan)
+    width, bits, rank = plan.widths[group], plan.bits[group], plan.ranks[group]
+    asked = Decision(0, bits, rank)
+    if carried_out:
+        lowest_rank = min(rank, requested.rank) if rankable_groups(evaluator)[group] else rank
+        asked = Decision(removal_count(width, requested.rate), min(bits, requested.bits), lowest_rank)
+    done = scene.wall.decide(plan.levels, group, at.round, asked) if scene.wall else asked
+    plan = evaluator.cut(plan, group, done.count).replace(group, bits=done.bits, rank=done.rank)
+    return Outcome(plan, done.count / width, done.bits, done.rank, bit=done != asked)
+
+
+class Step(NamedTuple):
+    """What a step led to.
+
+    Attributes:
+        position: where the episode stands now.
+        outcome: of the decision.
+        reward: finite.
+        measured: whether the plan was measured.
+    """
+
+    position: Position
+    outcome: Outcome
+    reward: float
+    measured: bool
+
+
+def take_step(scene: Scene, rules: Rules, reward: Reward, at: Position, requested: Request, carried_out: bool) -> Step:
+    """Decide, measure where the rules say so, and reward.
+
+    Raises:
+        ValueError: a reward that is not finite.
+    """
+    evaluator, reference = scene.evaluator, scene.reference
+    outcome = decide(scene, at, requested, carried_out)
+    last_group = at.group + 1 == len(evaluator.sizes)
+    terminated = last_group and at.round + 1 == rules.rounds
+    measured = last_group or rules.measure == "step"
+    measurement = evaluator.measure(outcome.plan) if measured else at.measurement
+    transition = Transition(
+        dense=reference.dense,
+        before=at.measurement,
+        after=measurement,
+        utility_before=reference.utility(at.measurement),
+        utility_after=reference.utility(measurement),
+        scale=reference.scale,
+        terminated=terminated,
+    )
+    value = float(reward(transition))
+    if not math.isfinite(value):
+        raise ValueError(f"the reward of group {evaluator.group_names[at.group]!r} is {value}; it must be finite")
+    position = Position(
+        scene=at.scene,
+        plan=outcome.plan,
+        measurement=measurement,
+        group=at.group if terminated else (at.group + 1) % len(evaluator.sizes),
+        round=at.round + (last_group and not terminated),
+        previous_rate=outcome.rate,
+        total=at.total + value,
+        ended=terminated,
+    )
+    return Step(position, outcome, value, measured)
