@@ -7,30 +7,31 @@ A saved network is a folder of three files, none of which holds a pickle: ``netw
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from reptile_env.compression import program, prune
-from reptile_env.compression.layers import prepare
+from reptile_env import export
+from reptile_env.compression import packing, program, stand_ins
+from reptile_env.compression.cost import is_sparse
+from reptile_env.compression.layout import MEND, Coding, Entry, read_layout
 from reptile_env.compression.plan import Plan
+from reptile_env.compression.stand_ins import StandIns
 from reptile_env.evaluation.live import live_evaluator
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.evaluation.settings import make_settings
+from reptile_env.record import PLAN, PROGRAM, TENSORS, read_measurement, read_plan, read_record, write_record
 from reptile_env.tasks.splits import Inputs
 
-FORMAT = 1
-_PLAN, _TENSORS, _PROGRAM = "plan.json", "network.safetensors", "program.pt2"
+PACKED = "packed"  # name of the one tensor that holds all others
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Compressed:
         measurement: what it measured on the validation split.
         task: name of the task.
         example: inputs of two examples, for export; None in a loaded one.
+        kept: for each weight from which single elements were removed how many are left.
     """
 
     model: nn.Module
@@ -50,59 +52,77 @@ class Compressed:
     measurement: Measurement
     task: str
     example: Inputs | None = None
+    kept: Mapping[str, int] = field(default_factory=dict, compare=False)
 
-    def save(self, directory: str | Path) -> Path:
+    def save(self, directory: str | Path, program_too: bool = True) -> Path:
         """Write the network into a new or empty folder, whole or not at all.
 
+        Quantized weights are packed into their bits, weights with holes into a bitmap and what is left.
+
+        Args:
+            directory: the folder.
+            program_too: write the exported program as well. Without it the folder loads into the user's own class alone, and
+                networks that torch can't export (those of packed sequences) can be saved too.
+
         Raises:
-            ValueError: the folder holds something already, or this network was itself loaded from an exported program.
+            ValueError: the folder holds something already, torch can't export this network, or it was itself loaded.
         """
         target = Path(directory)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise ValueError(f"{target} exists and is not an empty folder; choose another")
         if self.example is None:
-            raise ValueError("this network was loaded from a folder; copy the folder, or load it with into=")
-        tensors = {name: t.detach().contiguous().clone() for name, t in _unique(self.model).items()}
-        files = {_TENSORS: save_tensors(tensors), _PROGRAM: program.dump(self.model, self.example)}
+            raise ValueError("this network was loaded from a folder; copy the folder")
+        stored, layout, packed = self._stored()
+        files = {TENSORS: save_tensors(stored)}
+        if program_too:
+            files[PROGRAM] = program.dump(self.model, self.example)
         record = {
-            "format": FORMAT,
             "task": self.task,
             "plan": self.plan.to_dict(),
             "measurement": asdict(self.measurement),
-            "tensors": {name: {"shape": list(t.shape), "dtype": str(t.dtype)} for name, t in tensors.items()},
+            "packed": packed,
+            "tensors": layout,
             "aliases": _aliases(self.model),
+            "stand_ins": stand_ins.describe(self.model),
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         }
-        files[_PLAN] = json.dumps(record, indent=1).encode()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as draft:
-            for name, data in files.items():
-                Path(draft, name).write_bytes(data)
-            os.chmod(draft, 0o755)
-            os.rename(draft, target)
-            # TemporaryDirectory removes what it made; the renamed folder is no longer there, so it needs one.
-            os.mkdir(draft)
+        _write_folder(target, files | {PLAN: write_record(record)})
         return target
 
     def export_onnx(self, path: str | Path) -> Path:
         """Write an ONNX model with a dynamic batch dimension (needs ``pip install "reptile-env[onnx]"``).
 
+        Quantized layers become int8: QuantizeLinear and DequantizeLinear around their input, int8 weights with a
+        DequantizeLinear for each output.
+
         Raises:
             ImportError: the extra is missing.
-            ValueError: this network was itself loaded from an exported program.
+            ValueError: torch can't export this network, or it was itself loaded from a folder.
         """
         if self.example is None:
             raise ValueError("this network was loaded from a folder; compress the task again to export it")
-        try:
-            import onnxscript  # noqa: F401
-        except ImportError as error:
-            raise ImportError('export to ONNX needs the extra: pip install "reptile-env[onnx]"') from error
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        exported = torch.onnx.export(program.trace(self.model, self.example), dynamo=True, verbose=False)
-        assert exported is not None
-        exported.save(str(target))
+        export.to_onnx(self.model, self.example, target)
         return target
+
+    def _stored(self) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
+        """Tensors of the file, the layout of the network's own tensors, and whether they are packed into one."""
+        aliases = _aliases(self.model)
+        tensors = {name: t.detach() for name, t in self.model.state_dict().items() if name not in aliases}
+        codings = {name: c for name, c in stand_ins.codings(self.model).items() if name in tensors}
+        for name, kept in self.kept.items():
+            path, _, leaf = name.rpartition(".")
+            inner = f"{path}.layer.{leaf}"
+            name, coding = (inner, codings[inner]) if inner in codings else (name, Coding())
+            tensor = tensors[name]
+            bits = tensor.element_size() * 8 if coding.bits is None else coding.bits
+            if is_sparse(tensor.numel(), kept, bits):
+                codings[name] = replace(coding, kept=kept)
+        if codings:
+            data, layout = packing.pack(tensors | stand_ins.input_grids(self.model), codings)
+            return {PACKED: data}, layout, True
+        layout = {name: {"shape": list(t.shape), "dtype": str(t.dtype)} for name, t in tensors.items()}
+        return {name: t.contiguous().clone() for name, t in tensors.items()}, layout, False
 
 
 def compress(task: Any, plan: Plan | Mapping[str, Any], **settings: Any) -> Compressed:
@@ -120,11 +140,12 @@ def compress(task: Any, plan: Plan | Mapping[str, Any], **settings: Any) -> Comp
     chosen = plan if isinstance(plan, Plan) else Plan.from_dict(plan)
     measurement = evaluator.measure(chosen)
     example = evaluator.task.valid[:2].inputs
-    return Compressed(evaluator.compressed_model(chosen), chosen, measurement, evaluator.name, example)
+    model = evaluator.compressed_model(chosen)
+    return Compressed(model, chosen, measurement, evaluator.name, example, evaluator.kept_weights(chosen))
 
 
 def load(directory: str | Path, into: nn.Module | None = None) -> Compressed:
-    """Load what `Compressed.save` wrote; nothing in the folder is unpickled.
+    """Load what `Compressed.save` wrote; nothing in the folder is unpickled, and all of it is checked before anything is built.
 
     Args:
         directory: the folder.
@@ -135,75 +156,61 @@ def load(directory: str | Path, into: nn.Module | None = None) -> Compressed:
         FileNotFoundError: a file is missing.
         ValueError: files that were altered, or do not fit each other or `into`.
     """
-    folder = Path(directory)
-    record = _read_record(folder)
-    data = {}
-    for name in (_TENSORS, _PROGRAM):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is not a saved network: {name} is missing")
-        data[name] = (folder / name).read_bytes()
-        if hashlib.sha256(data[name]).hexdigest() != record["sha256"].get(name):
-            raise ValueError(f"{folder / name} is not the file that was saved (its SHA-256 differs); save the network again")
-    try:
-        tensors = load_tensors(data[_TENSORS])
-    except SafetensorError as error:
-        raise ValueError(f"{folder / _TENSORS} is damaged: {error}") from error
-    found = {name: {"shape": list(t.shape), "dtype": str(t.dtype)} for name, t in tensors.items()}
-    if found != record["tensors"]:
-        different = sorted(n for n in found.keys() | record["tensors"].keys() if found.get(n) != record["tensors"].get(n))
-        raise ValueError(f"{folder / _TENSORS} and {_PLAN} disagree on {', '.join(different[:5])}; save the network again")
-    tensors |= {alias: tensors[name] for alias, name in record["aliases"].items()}
-    model = program.load(data[_PROGRAM], tensors) if into is None else _fill(into, tensors)
-    measured = record["measurement"] | {"sparsity": tuple(record["measurement"]["sparsity"])}
-    return Compressed(model, Plan.from_dict(record["plan"]), Measurement(**measured), record["task"])
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / _PLAN
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not a saved network: {_PLAN} is missing")
-    try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    expected = {"format": int, "task": str, "plan": dict, "measurement": dict, "tensors": dict, "aliases": dict, "sha256": dict}
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError(f"{path} is not of format {FORMAT}; save the network with this version of reptile_env")
-    for key, kind in expected.items():
-        if not isinstance(record.get(key), kind):
-            raise ValueError(f"{path}: {key!r} must be of type {kind.__name__}; save the network again")
-    fields = set(Measurement.__dataclass_fields__)
-    if set(record["measurement"]) != fields or not isinstance(record["measurement"]["sparsity"], list):
-        raise ValueError(f"{path}: 'measurement' must hold {sorted(fields)}; save the network again")
-    if not set(record["aliases"].values()) <= set(record["tensors"]):
-        raise ValueError(f"{path}: 'aliases' name tensors that are not there; save the network again")
-    return record
-
-
-def _fill(into: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
-    if not isinstance(into, nn.Module):
+    if into is not None and not isinstance(into, nn.Module):
         raise TypeError(f"into must be a torch.nn.Module, got {type(into).__name__}")
-    model = prepare(into)[0].eval()
-    state = model.state_dict()
-    if state.keys() != tensors.keys():
-        different = sorted(state.keys() ^ tensors.keys())
-        raise ValueError(
-            f"the saved network and into= have different tensors: {', '.join(different[:5])}; give the dense network it came from"
-        )
-    for name, tensor in tensors.items():
-        dense = state[name]
-        larger = tensor.dim() != dense.dim() or any(a > b for a, b in zip(tensor.shape, dense.shape, strict=True))
-        if larger or tensor.dtype != dense.dtype:
-            raise ValueError(
-                f"{name}: saved {tuple(tensor.shape)} {tensor.dtype} does not fit into {tuple(dense.shape)} {dense.dtype}"
-            )
-    prune.install(model, tensors)
-    return model
+    folder = Path(directory)
+    record = read_record(folder)
+    data = {name: _read(folder, name, digest) for name, digest in record["sha256"].items()}
+    plan, measurement = read_plan(record), read_measurement(record)
+    tensors, entries = _tensors(folder / TENSORS, data[TENSORS], record)
+    parts = StandIns(record["stand_ins"], tensors, entries)
+    tensors |= {alias: tensors[name] for alias, name in record["aliases"].items()}
+    if PROGRAM in data:
+        program.check(data[PROGRAM], tensors)
+    elif into is None:
+        raise ValueError(f"{folder} was saved without a program; load it with into= the dense network of your own class")
+    model = program.load(data[PROGRAM], tensors) if into is None else parts.fill(into, tensors)
+    return Compressed(model, plan, measurement, record["task"])
 
 
-def _unique(model: nn.Module) -> dict[str, Tensor]:
-    aliases = _aliases(model)
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in aliases}
+def _read(folder: Path, name: str, digest: str) -> bytes:
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is not a saved network: {name} is missing")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError(f"{path} is not the file that was saved (its SHA-256 differs); {MEND}")
+    return data
+
+
+def _tensors(path: Path, data: bytes, record: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Entry]]:
+    """The network's tensors, checked against the record, and how those that were packed were stored."""
+    layout = record["tensors"]
+    try:
+        found = load_tensors(data)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if record["packed"]:
+        if set(found) != {PACKED} or str(found[PACKED].dtype) != "torch.uint8" or found[PACKED].dim() != 1:
+            raise ValueError(f"{path} must hold one tensor, {PACKED!r}, of bytes, as {PLAN} says; {MEND}")
+        return packing.unpack(found[PACKED], layout), read_layout(layout, found[PACKED].numel())
+    given = {name: {"shape": list(t.shape), "dtype": str(t.dtype)} for name, t in found.items()}
+    if given != layout or any(isinstance(size, bool) for entry in layout.values() for size in entry["shape"]):
+        different = sorted(n for n in given.keys() | layout.keys() if given.get(n) != layout.get(n))
+        raise ValueError(f"{path} and {PLAN} disagree on {', '.join(different[:5])}; {MEND}")
+    return found, {}
+
+
+def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:
+    """All files or none, also when interrupted."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as draft:
+        for name, data in files.items():
+            Path(draft, name).write_bytes(data)
+        os.chmod(draft, 0o755)
+        os.rename(draft, target)
+        # TemporaryDirectory removes what it made; the renamed folder is no longer there, so it needs one.
+        os.mkdir(draft)
 
 
 def _aliases(model: nn.Module) -> dict[str, str]:

@@ -98,7 +98,27 @@ TAMPERED = {
     "dtype": lambda r: next(iter(r["tensors"].values())).update(dtype="torch.float64"),
     "missing tensor": lambda r: r["tensors"].popitem(),
     "extra tensor": lambda r: r["tensors"].update(other={"shape": [1], "dtype": "torch.float32"}),
-    "another format": lambda r: r.update(format=2),
+    "another format": lambda r: r.update(format=1),
+    "a format of another type": lambda r: r.update(format="2"),
+    "another key": lambda r: r.update(more=1),
+    "packed": lambda r: r.update(packed=True),
+    "packed as a number": lambda r: r.update(packed=0),
+    "a bool for a size": lambda r: next(iter(r["tensors"].values()))["shape"].append(True),
+    "an entry that is none": lambda r: r["tensors"].update(other=None),
+    "a tensor with a path": lambda r: r["tensors"].update({"../../evil": r["tensors"].popitem()[1]}),
+    "a stand-in that is not there": lambda r: r["stand_ins"].update(hidden="quantized"),
+    "a stand-in of another kind": lambda r: r["stand_ins"].update(hidden="pickled"),
+    "a stand-in with a path": lambda r: r["stand_ins"].update({"../hidden": "factored"}),
+    "a file more": lambda r: r["sha256"].update({"../../.bashrc": "0" * 64}),
+    "a file less": lambda r: r["sha256"].pop("network.safetensors"),
+    "a hash of another type": lambda r: r["sha256"].update({"program.pt2": None}),
+    "a bool for a cost": lambda r: r["measurement"].update(params=True),
+    "a negative cost": lambda r: r["measurement"].update(bytes=-1),
+    "a metric that is no number": lambda r: r["measurement"].update(metric="0.9"),
+    "NaN": lambda r: r["measurement"].update(metric=float("nan")),
+    "infinity": lambda r: r["measurement"].update(latency=float("inf")),
+    "sparsity of another length": lambda r: r["measurement"]["sparsity"].append(0.5),
+    "a task that is no name": lambda r: r.update(task=["digits"]),
     "no plan": lambda r: r.pop("plan"),
     "a plan of nothing": lambda r: next(iter(r["plan"].values())).update(keep=[]),
     "measurement": lambda r: r["measurement"].pop("macs"),
@@ -111,8 +131,9 @@ TAMPERED = {
 def test_a_changed_record_is_refused(what: str, saved: tuple[Compressed, Path]) -> None:
     _, folder = saved
     _edit(folder, TAMPERED[what])
-    with pytest.raises(ValueError, match=r"plan|tensors|save|SHA|kept|keeps"):
-        reptile_env.load(folder)
+    for into in (None, network(saved[0].task)):
+        with pytest.raises(ValueError, match=r"save the network again|keeps no channel"):
+            reptile_env.load(folder, into=into)
 
 
 @pytest.mark.parametrize("name", ["network.safetensors", "program.pt2", "plan.json"])
@@ -120,7 +141,7 @@ def test_damaged_and_missing_files_are_refused(name: str, saved: tuple[Compresse
     _, folder = saved
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"SHA-256 differs|not JSON"):
+    with pytest.raises(ValueError, match=r"SHA-256 differs|not the JSON"):
         reptile_env.load(folder)
     (folder / name).unlink()
     with pytest.raises(FileNotFoundError, match="is missing"):

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +15,29 @@ from torch import Tensor, nn
 
 from reptile_env.tasks.splits import Inputs, map_inputs, tensors_of
 
-_WEIGHT = re.compile(r"/data/weights/weight_\d+$")
+_WEIGHT, _CONSTANT = re.compile(r"/data/weights/weight_\d+$"), re.compile(r"/?data/constants/tensor_\d+$")
 _CONFIGS = ("/data/weights/model_weights_config.json", "/data/constants/model_constants_config.json")
+_MEMBERS = {
+    *(config.removeprefix("/") for config in _CONFIGS),
+    *("models/model.json", "data/sample_inputs/model.pt"),
+    *("archive_format", "archive_version", "version", "byteorder", ".data/version", ".data/serialization_id"),
+    *(".format_version", ".storage_alignment"),
+}
+# Numbers that torch.export's format gives to element types.
+_DTYPES = {
+    torch.uint8: 1,
+    torch.int8: 2,
+    torch.int16: 3,
+    torch.int32: 4,
+    torch.int64: 5,
+    torch.float16: 6,
+    torch.float32: 7,
+    torch.float64: 8,
+    torch.complex64: 10,
+    torch.complex128: 11,
+    torch.bool: 12,
+    torch.bfloat16: 13,
+}
 # torch reads symbolic sizes with sympy, which evaluates them: only arithmetic over size symbols may reach it.
 _SYMBOL = r"Symbol\('[su]\d+'(?:, (?:positive|nonnegative|integer)=(?:True|False))*\)"
 _FUNCTIONS = "Integer|Rational|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|ModularIndexing"
@@ -91,24 +113,8 @@ def load(data: bytes, tensors: Mapping[str, Tensor]) -> Exported:
     Raises:
         ValueError: not such a program, one that holds a pickle, or tensors that do not fit it.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as source:
-            members = {name: source.read(name) for name in source.namelist()}
-        prefix = next(name for name in members if name.endswith(_CONFIGS[0])).removesuffix(_CONFIGS[0])
-        weights = json.loads(members[prefix + _CONFIGS[0]])["config"]
-        constants = json.loads(members[prefix + _CONFIGS[1]])["config"]
-        _check_symbols(json.loads(members[f"{prefix}/models/model.json"]))
-    except (zipfile.BadZipFile, StopIteration, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"program.pt2 is damaged: {error}") from error
-    pickled = [name for name, value in members.items() if name.endswith(".pt") and value]
-    if pickled or any(entry.get("use_pickle", True) for entry in [*weights.values(), *constants.values()]):
-        raise ValueError("program.pt2 holds a pickle, which save() never writes; it is not loaded")
+    prefix, members, weights = _checked(data, tensors)
     for name, entry in weights.items():
-        if name not in tensors:
-            raise ValueError(f"program.pt2 needs tensor {name}, which network.safetensors does not hold")
-        sizes = [size["as_int"] for size in entry["tensor_meta"]["sizes"]]
-        if list(tensors[name].shape) != sizes:
-            raise ValueError(f"program.pt2 needs {name} of shape {sizes}, network.safetensors holds {list(tensors[name].shape)}")
         flat = tensors[name].contiguous().reshape(-1)
         members[f"{prefix}/data/weights/{entry['path_name']}"] = flat.view(torch.uint8).numpy().tobytes()
     whole = io.BytesIO()
@@ -116,7 +122,68 @@ def load(data: bytes, tensors: Mapping[str, Tensor]) -> Exported:
         for name, value in members.items():
             out.writestr(name, value)
     whole.seek(0)
-    return Exported(torch.export.load(whole)).eval()
+    try:
+        program = torch.export.load(whole)
+    except Exception as error:  # torch's reader fails in its own ways on a program that was tampered with
+        raise ValueError(f"program.pt2 is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+    return Exported(program).eval()
+
+
+def check(data: bytes, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse what `load` would refuse, without building the program.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    _checked(data, tensors)
+
+
+def _checked(data: bytes, tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, bytes], dict[str, Any]]:
+    """Name of the archive's root, its members, and its weights by name."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as source:
+            members = {name: source.read(name) for name in source.namelist()}
+        prefix = next(name for name in members if name.endswith(_CONFIGS[0])).removesuffix(_CONFIGS[0])
+        weights, constants = (json.loads(members[prefix + config])["config"] for config in _CONFIGS)
+        _check_symbols(json.loads(members[f"{prefix}/models/model.json"]))
+        _check_members(prefix, members, weights, constants)
+        found = {name: (_sizes(entry), entry["tensor_meta"]["dtype"]) for name, entry in weights.items()}
+    except (zipfile.BadZipFile, StopIteration, AttributeError, KeyError, TypeError, RecursionError, zlib.error) as error:
+        raise ValueError(f"program.pt2 is damaged: {error}") from error
+    for name, (sizes, dtype) in found.items():
+        if name not in tensors:
+            raise ValueError(f"program.pt2 needs tensor {name}, which network.safetensors does not hold")
+        if list(tensors[name].shape) != sizes or _DTYPES.get(tensors[name].dtype) != dtype:
+            given = f"{list(tensors[name].shape)} {tensors[name].dtype}"
+            raise ValueError(f"program.pt2 needs {name} of shape {sizes} and type {dtype}, network.safetensors holds {given}")
+    extra = sorted(tensors.keys() - found.keys())
+    if extra:
+        raise ValueError(
+            f"network.safetensors holds {', '.join(extra[:5])}, which program.pt2 does not know; save the network again"
+        )
+    return prefix, members, weights
+
+
+def _check_members(prefix: str, members: dict[str, bytes], weights: dict[str, Any], constants: dict[str, Any]) -> None:
+    """Nothing but what `dump` writes: torch would unpickle some other members, and run others as compiled code."""
+    for name, value in members.items():
+        if name.endswith(".pt") and value:
+            raise ValueError("program.pt2 holds a pickle, which save() never writes; it is not loaded")
+        inner = name.removeprefix(f"{prefix}/")
+        if inner == name or not (inner in _MEMBERS or _CONSTANT.fullmatch(inner)):
+            raise ValueError(f"program.pt2 holds {name!r:.80}, which save() never writes; it is not loaded")
+    for kind, folder, entries in ((_WEIGHT, "weights", weights), (_CONSTANT, "constants", constants)):
+        for name, entry in entries.items():
+            # What torch unpickles it tells by the flag, and for some constants by the name alone.
+            if entry.get("use_pickle", True) is not False or not kind.search(f"/data/{folder}/{entry['path_name']}"):
+                raise ValueError(f"program.pt2 holds {name!r:.80} as a pickle, which save() never writes; it is not loaded")
+    for name, entry in constants.items():
+        if not members[f"{prefix}/data/constants/{entry['path_name']}"] and 0 not in _sizes(entry):
+            raise ValueError(f"program.pt2 lacks the values of constant {name!r:.80}")
+
+
+def _sizes(entry: dict[str, Any]) -> list[int]:
+    return [int(size["as_int"]) for size in entry["tensor_meta"]["sizes"]]
 
 
 def _check_symbols(node: Any) -> None:
