@@ -33,6 +33,20 @@ def mae(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.l1_loss(outputs, targets)
 
 
+def spearman(outputs: Tensor, targets: Tensor) -> float:
+    """Spearman's rank correlation of outputs and targets ``(n,)``, in [-1, 1]; ties share their mean rank.
+
+    Raises:
+        ValueError: fewer than two examples, or constant values, which have no ranks.
+    """
+    from scipy.stats import spearmanr
+
+    _check_alike(outputs, targets)
+    if outputs.numel() < 2 or any(bool((values == values.flatten()[0]).all()) for values in (outputs, targets)):
+        raise ValueError("a rank correlation needs at least two examples that differ")
+    return float(spearmanr(outputs.double().flatten().numpy(), targets.double().flatten().numpy()).statistic)
+
+
 def _check_alike(outputs: Tensor, targets: Tensor) -> None:
     # torch would broadcast (n, 1) against (n,) to all n * n pairs, with no more than a warning.
     if outputs.shape != targets.shape:
@@ -44,6 +58,7 @@ METRICS: dict[str, tuple[Score, bool]] = {
     "accuracy": (accuracy, True),
     "mse": (mse, False),
     "mae": (mae, False),
+    "spearman": (spearman, True),
 }
 LOSSES: dict[str, Score] = {
     "cross_entropy": functional.cross_entropy,
