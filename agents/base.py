@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
 
 from agents.trace import PolicyResult, Row, Trace, TraceFile
-from reptile_env.actions import DEFAULT_MAX_RATE
-from reptile_env.compression.plan import Request
+from reptile_env.actions import DEFAULT_MAX_RATE, RATE_ALONE
 from reptile_env.env import ReptilePruneEnv
 
 # Told of every evaluated plan: the trace so far, its new row, and whether that is the best yet.
@@ -68,6 +69,28 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
         """The largest rate that an action can ask for."""
         settings = env_settings(self.env)
         return float(settings.get("max_rate") or max(settings.get("rates") or [DEFAULT_MAX_RATE]))
+
+    @property
+    def tops(self) -> NDArray[np.float64]:
+        """The largest amount of each component of each decision, in the order of `play`: the top rate, 1 for bits and ranks."""
+        tops = [self.max_rate if name == "rate" else 1.0 for name in self.inner.components]
+        return np.tile(np.array(tops), self.decisions)
+
+    @property
+    def uniform(self) -> NDArray[np.float64]:
+        """The best uniform setting, as amounts."""
+        rate, bits, rank = self.inner.reference.uniform
+        if self.inner.components == RATE_ALONE:
+            return np.full(self.decisions, rate)
+        action = np.asarray(self.inner.action_for(rate, bits, rank), np.float64)
+        return self.tops * (np.tile(action, self.decisions) + 1) / 2
+
+    def action_of(self, amounts: Sequence[float]) -> Any:
+        """The action that asks for these amounts, one a component: nothing is 0, all there is `tops`."""
+        if self.inner.components == RATE_ALONE:
+            return self.inner.action_for(amounts[0])
+        tops = self.tops[: len(amounts)]
+        return np.clip(2 * np.asarray(amounts) / tops - 1, -1, 1).astype(np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
@@ -187,17 +210,22 @@ def env_settings(env: gym.Env[Any, Any]) -> dict[str, Any]:
     return dict(env.spec.kwargs)
 
 
-def play(env: Recorder, asked: Sequence[float | Request]) -> float | None:
-    """Play one episode that asks for rates, or for requests, one a decision; None when the evaluations ran out on the way.
+def play(env: Recorder, amounts: Sequence[float]) -> float | None:
+    """Play one episode that asks for `amounts`; None when the evaluations ran out on the way.
+
+    Args:
+        env: the environment.
+        amounts: rates, one a decision; where there are more components, one a component and decision, from 0, which leaves it
+            alone, to the top of `Recorder.tops`.
 
     Returns:
         The sum of its rewards.
     """
     env.reset()
-    total = 0.0
-    for each in asked:
+    total, each = 0.0, len(env.inner.components)
+    for start in range(0, len(amounts), each):
         if env.remaining <= 0:
             return None
-        _, reward, _, _, _ = env.step(env.inner.action_for(*(each if isinstance(each, Request) else (each,))))
+        _, reward, _, _, _ = env.step(env.action_of(amounts[start : start + each]))
         total += float(reward)
     return total

@@ -1,4 +1,4 @@
-"""Coordinate ascent over complete plans: change one rate at a time, keep what is better."""
+"""Coordinate ascent over complete plans: change one rate (or bits, or rank) at a time, keep what is better."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ KICK = 0.25  # standard deviation of the change that starts the climb anew from 
 
 
 class CoordinateAscent(Agent):
-    """Climbs from the best uniform rate, then again from the best plan with every rate changed a little."""
+    """Climbs from the best uniform setting, then again from the best plan with every rate changed a little."""
 
     def search(self, env: Recorder, seed: int, out: Path | None) -> None:
         """Climb until the evaluations are used."""
         rng = np.random.default_rng(seed)
         env.reset(seed=seed)
-        best_rates = np.full(env.decisions, env.inner.reference.uniform_rate)
-        start, best = best_rates, -np.inf
+        best_amounts = env.uniform
+        start, best = best_amounts, -np.inf
         while env.remaining > 0:
-            rates, total = _climb(env, start, rng)
+            amounts, total = _climb(env, start, rng)
             if total > best:
-                best_rates, best = rates, total
-            start = np.clip(best_rates + rng.normal(0, KICK, env.decisions), 0, env.max_rate)
+                best_amounts, best = amounts, total
+            start = np.clip(best_amounts + rng.normal(0, KICK, len(best_amounts)), 0, env.tops)
 
     @property
     def settings(self) -> dict[str, object]:
@@ -35,23 +35,23 @@ class CoordinateAscent(Agent):
 
 
 def _climb(env: Recorder, start: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
-    rates, total = start, play(env, start.tolist())
+    tops, amounts, total = env.tops, start, play(env, start.tolist())
     if total is None:
-        return rates, -np.inf
+        return amounts, -np.inf
     for size in STEPS:
         improved = True
         while improved:
             improved = False
-            for index in rng.permutation(len(rates)):
+            for index in rng.permutation(len(amounts)):
                 for change in rng.permutation([-size, size]):
-                    changed = rates.copy()
-                    changed[index] = np.clip(rates[index] + change, 0, env.max_rate)
-                    if changed[index] == rates[index]:
+                    changed = amounts.copy()
+                    changed[index] = np.clip(amounts[index] + change, 0, tops[index])
+                    if changed[index] == amounts[index]:
                         continue
                     value = play(env, changed.tolist())
                     if value is None:
-                        return rates, total
+                        return amounts, total
                     if value > total:
-                        rates, total, improved = changed, value, True
+                        amounts, total, improved = changed, value, True
                         break
-    return rates, total
+    return amounts, total

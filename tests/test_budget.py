@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reptile_env.actions import BITS
 from reptile_env.budget import BudgetWall, Decision
+from reptile_env.compression.cost import Costs, Levels
 from reptile_env.compression.plan import removal_count
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.tasks.task import Task
@@ -141,3 +144,111 @@ def test_the_wall_finds_the_fewest_channels(widths: tuple[int, int], rounds: int
     ]
     assert fewest == int(np.argmax(np.array(ends) <= wall.cap))
     assert ends[fewest] <= wall.cap
+
+
+class TestBitsAndRanks:
+    """The wall where decisions are about bits and ranks too, on costs alone: nothing is measured."""
+
+    @staticmethod
+    def least(costs: Costs, cost: str, levels: Levels, limits: dict[str, Any], passes: tuple[int, int]) -> float:
+        """The least that two groups can end with, each in as many decisions as `passes` says, by trying everything."""
+        ends = []
+        for i, (width, bits, rank) in enumerate(zip(*levels, strict=True)):
+            smallest = width
+            for _ in range(passes[i]):
+                smallest -= removal_count(smallest, limits["max_rate"])
+            depths = [b for b in BITS if b <= bits] if limits["bits"] and passes[i] else [bits]
+            ranks = [r for r in (0.1, 0.2, 0.35, 0.5, 0.75) if r < rank] if limits["ranks"][i] and passes[i] else []
+            ends.append([*itertools.product({smallest, width} if passes[i] else {width}, depths, [*ranks, rank])])
+        rows = list(itertools.product(*ends))
+        widths, depths, fractions = ([[end[k] for end in row] for row in rows] for k in range(3))
+        return float(costs.cost(cost, widths, depths, fractions).min())
+
+    @given(
+        cost=st.sampled_from(["bytes", "params", "macs"]),
+        rounds=st.integers(1, 2),
+        max_rate=st.sampled_from([0.0, 0.5, 0.9]),
+        bits=st.booleans(),
+        ranks=st.tuples(st.booleans(), st.booleans()),
+        part=st.floats(0, 1),
+        asked=st.lists(st.tuples(st.floats(0, 1), st.sampled_from(BITS), st.floats(0.1, 1)), min_size=4, max_size=4),
+    )
+    @settings(max_examples=60)
+    def test_the_cap_is_met_and_nothing_changed_without_need(
+        self,
+        cost: str,
+        rounds: int,
+        max_rate: float,
+        bits: bool,
+        ranks: tuple[bool, bool],
+        part: float,
+        asked: list[tuple[float, int, float]],
+        user_task: Task,
+    ) -> None:
+        costs, limits = make(user_task).evaluator.costs, {"max_rate": max_rate, "bits": bits, "ranks": ranks}
+        levels: Levels = ([24, 12], [32, 32], [1.0, 1.0])
+        dense = float(costs.cost(cost, *levels))
+        smallest = self.least(costs, cost, levels, limits, (rounds, rounds))
+        cap = smallest + part * (dense - smallest)
+        wall = BudgetWall(costs, cost, min(cap / dense * (1 + 1e-12), 1.0), (24, 12), max_rate, rounds, bits, ranks)
+        for step in range(2 * rounds):
+            round_, group = divmod(step, 2)
+            rate, depth, rank = asked[step]
+            wanted = Decision(
+                removal_count(levels[0][group], rate * max_rate),
+                min(levels[1][group], depth) if bits else levels[1][group],
+                min(levels[2][group], round(rank, 3)) if ranks[group] else levels[2][group],
+            )
+            done = wall.decide(levels, group, round_, wanted)
+            later = (rounds - round_ - 1, rounds - round_ - 1 + (group == 0))
+            if self.least(costs, cost, _after(levels, group, wanted), limits, later) <= wall.cap:
+                assert done == wanted
+            else:
+                assert done.count >= wanted.count
+                assert done.count == removal_count(levels[0][group], max_rate) or done.bits == wanted.bits
+            assert done.bits <= levels[1][group]
+            assert done.rank <= levels[2][group]
+            levels = _after(levels, group, done)
+            assert self.least(costs, cost, levels, limits, later) <= wall.cap
+        assert float(costs.cost(cost, *levels)) <= wall.cap
+
+    def test_first_the_rate_then_bits_then_the_rank(self, user_task: Task) -> None:
+        costs, sizes = make(user_task).evaluator.costs, (24, 12)
+        dense = float(costs.cost("bytes", sizes))
+
+        def last(budget: float) -> Decision:
+            wall = BudgetWall(costs, "bytes", budget, sizes, 0.5, 1, bits=True, ranks=(True, True))
+            return wall.decide(([24, 12], [32, 32], [1.0, 1.0]), 1, 0, Decision(2))
+
+        found = [last(k / 100) for k in range(99, 0, -1) if k / 100 * dense >= self.reach(costs)]
+        assert found[0] == Decision(2)
+        assert [d.count for d in found] == sorted(d.count for d in found)
+        assert all(d.count == 6 for d in found if d.bits < 32)
+        assert all(d.bits == 2 for d in found if d.rank < 1)
+        assert {32, 8} <= {d.bits for d in found}
+
+    @staticmethod
+    def reach(costs: Costs) -> float:
+        """Bytes with the second group at its lowest and the first one left alone."""
+        return min(float(costs.cost("bytes", (24, 6), (32, b), (1.0, r))) for b in (32, 2) for r in (1.0, 0.1))
+
+    def test_a_budget_out_of_reach_of_rates_is_met_by_bits(self, user_task: Task) -> None:
+        costs = make(user_task).evaluator.costs
+        reachable = []
+        for limits in ({}, {"bits": True}, {"bits": True, "ranks": (True, True)}):
+            with pytest.raises(ValueError, match="can't be reached") as refused:
+                BudgetWall(costs, "bytes", 0.01, (24, 12), 0.5, 1, **limits)  # type: ignore[arg-type]
+            found = re.search(r"smallest that can is ([\d.]+)", str(refused.value))
+            assert found is not None
+            reachable.append(float(found[1]))
+            BudgetWall(costs, "bytes", reachable[-1], (24, 12), 0.5, 1, **limits)  # type: ignore[arg-type]
+        assert reachable[0] > 2 * reachable[1]
+        assert reachable[1] >= reachable[2]
+        assert "max_rate=0.5, rounds=1, 2 bits and rank 0.1" in str(refused.value)
+
+
+def _after(levels: Levels, group: int, done: Decision) -> Levels:
+    widths, bits, ranks = (list(values) for values in levels)
+    widths[group] -= done.count
+    bits[group], ranks[group] = done.bits, done.rank
+    return widths, bits, ranks

@@ -25,7 +25,7 @@ every_id = pytest.mark.parametrize("id", IDS)
 
 
 def test_the_ids_are_registered() -> None:
-    assert {"ReptilePrune-v0", "ReptilePruneDiscrete-v0"} <= set(IDS)
+    assert {"ReptilePrune-v0", "ReptilePruneDiscrete-v0", "ReptileCompress-v0"} <= set(IDS)
 
 
 @every_id
@@ -125,6 +125,7 @@ def test_info_is_plain_data(id: str, builtin: str) -> None:
     assert named <= info.keys()
     assert {"return", "score"} <= steps[-1][-1].keys()
     assert not {"return", "score"} & steps[0][-1].keys()
+    assert ({"bits_requested", "bits", "rank_requested", "rank"} <= info.keys()) == (id == "ReptileCompress-v0")
 
 
 @every_id
@@ -184,3 +185,15 @@ def test_ppo_takes_the_id_itself() -> None:
     returns = [episode["r"] for episode in model.ep_info_buffer]
     assert len(returns) == 128 // len(make("digits-cnn").groups)
     assert np.isfinite(returns).all()
+
+
+@pytest.mark.parametrize("components", [None, ["bits", "rate"]])
+def test_sac_and_ppo_take_several_components(components: list[str] | None) -> None:
+    env = gym.make("ReptileCompress-v0", task="digits-mlp", components=components, recovery="none")
+    for model in (
+        SAC("MlpPolicy", env, learning_starts=20, batch_size=16, seed=0, device="cpu").learn(40),
+        PPO("MlpPolicy", env, n_steps=20, batch_size=20, n_epochs=1, seed=0, device="cpu").learn(40),
+    ):
+        action, _ = model.predict(env.reset(seed=0)[0], deterministic=True)
+        assert env.action_space.contains(action)
+        assert np.isfinite([episode["r"] for episode in model.ep_info_buffer]).all()

@@ -134,3 +134,15 @@ def test_searches_leave_the_global_generator_alone(name: str) -> None:
     after = np.random.get_state()  # noqa: NPY002
     assert before[0] == after[0]
     assert (before[1] == after[1]).all()
+
+
+@pytest.mark.parametrize("name", [name for name in AGENTS if AGENTS[name].env_id == "ReptilePrune-v0"])
+@pytest.mark.parametrize("components", [None, ["bits", "rate"]])
+def test_agents_decide_on_bits_and_ranks_too(name: str, components: list[str] | None) -> None:
+    env = gym.make("ReptileCompress-v0", task=TASK, measure=AGENTS[name].measure, components=components, recovery="none")
+    trace = make_agent(name).run(env, 40, 3)
+    assert len(trace.rows) == 40 or (name == "uniform" and len(trace.rows) == len(env.unwrapped.uniform_sweep))  # type: ignore[attr-defined]
+    assert len({bits for row in trace.rows for bits in row.plan.bits}) > 2
+    assert (len({rank for row in trace.rows for rank in row.plan.ranks}) > 1) == (components is None)
+    if name in ("uniform", "coordinate-ascent"):  # both begin with the best uniform setting, or come to it
+        assert max(row.plan_return for row in trace.rows) >= 1 - 1e-12
