@@ -136,6 +136,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
             within_budget=limit is None or measurement.cost(reference.cost) <= limit,
             seconds=round(time.perf_counter() - self._start, 4),
             plan=plan,
+            latency=measurement.latency,
         )
         improved = self.trace.add(row)
         if self._file is not None:

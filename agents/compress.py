@@ -100,7 +100,9 @@ def _entry(name: str, evaluated: int, plan: Plan | None, env: ReptilePruneEnv) -
     measured = evaluator.measure(plan)
     test = evaluator.test(plan).metric if evaluator.task.has_test else None
     costs = (measured.params, measured.macs, measured.bytes)
-    return Entry(name, evaluated, measured.metric, test, *costs, env.reference.return_of(measured), plan=plan)
+    return Entry(
+        name, evaluated, measured.metric, test, *costs, env.reference.return_of(measured), plan=plan, latency=measured.latency
+    )
 
 
 def _verdict(agent: str, entries: list[Entry], traces: dict[str, Trace]) -> str:

@@ -45,9 +45,13 @@ def _headline(env: ReptilePruneEnv, entries: list[Entry]) -> str:
     cost, dense_cost = getattr(chosen, env.reference.cost), getattr(dense, env.reference.cost)
     name = COST_NAMES.get(env.reference.cost, env.reference.cost)
     return (
-        f"{env.evaluator.name}: {dense_cost:,} to {cost:,} {name} ({cost / dense_cost:.0%}), "
+        f"{env.evaluator.name}: {_amount(dense_cost)} to {_amount(cost)} {name} ({cost / dense_cost:.0%}), "
         f"{which} {env.evaluator.metric_name} {before:.4f} to {after:.4f}"
     )
+
+
+def _amount(cost: float) -> str:
+    return f"{cost:,}" if isinstance(cost, int) else f"{1000 * cost:.3g} ms"
 
 
 def _legend(axes: Axes) -> None:

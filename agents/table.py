@@ -25,6 +25,7 @@ class Entry:
         plan_return: 0 for the dense network, 1 for the best uniform rate.
         chosen: whether its network is the one that is saved.
         plan: what it keeps.
+        latency: seconds a forward pass; None where it is not the cost.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Entry:
     plan_return: float | None = None
     chosen: bool = False
     plan: Plan | None = None
+    latency: float | None = None
 
 
 def label(agent: str) -> str:

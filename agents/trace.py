@@ -30,6 +30,7 @@ class Row:
         within_budget: whether the plan meets the budget; True where there is none.
         seconds: wall-clock seconds since the run began.
         plan: what it keeps.
+        latency: seconds a forward pass; None where it is not the cost.
     """
 
     evaluation: int
@@ -47,6 +48,7 @@ class Row:
     within_budget: bool
     seconds: float
     plan: Plan
+    latency: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form."""
