@@ -24,7 +24,7 @@ def test_what_is_cut_stays_cut(user_task: Task) -> None:
     evaluator = LiveEvaluator(user_task, Settings("none"))
     at_once = evaluator.cut(evaluator.dense, 0, 12)
     assert evaluator.cut(evaluator.cut(evaluator.dense, 0, 5), 0, 7) == at_once
-    assert evaluator.cut(at_once, 0, 0) is at_once
+    assert evaluator.cut(at_once, 0, 0) == at_once
 
 
 def test_l1_and_l2_disagree_somewhere(user_task: Task) -> None:
