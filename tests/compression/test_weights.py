@@ -128,6 +128,12 @@ def test_the_largest_weights_stay_and_ties_go_in_order() -> None:
     assert torch.equal(kept[5], torch.tensor([[0.0, -4.0, 3.0, 2.0], [0.0, 0.0, 1.0, 6.0]]))
     assert torch.equal(kept[3], torch.tensor([[0.0, -4.0, 3.0, 0.0], [0.0, 0.0, 0.0, 6.0]]))
     assert torch.equal(kept[1], torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 6.0]]))
+    alike = nn.Linear(40, 30, bias=False).requires_grad_(False)
+    order = torch.arange(1200)
+    alike.weight[:] = (1.0 + order % 2).view(30, 40)
+    evaluator = evaluator_of(alike, Split(torch.randn(12, 40), torch.zeros(12)), "unstructured")
+    left = evaluator.compressed_model(Plan(["weight"], [700])).weight
+    assert torch.equal(left == 0, ((order < 1000) & (order % 2 == 0)).view(30, 40))
 
 
 def test_every_weight_is_a_group_in_the_order_in_which_it_runs() -> None:
@@ -176,6 +182,10 @@ def test_what_does_not_come_in_fours_is_named() -> None:
         "depthwise": "each output reads 1 inputs, no multiple of 4",
         "head": "each output reads 6 inputs, no multiple of 4",
     }
+    # Twice two inputs: no block reaches from one group of channels into the next.
+    up = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ConvTranspose2d(4, 4, 2, groups=2))
+    structure = find_blocks(up, Split(torch.randn(4, 4, 3, 3), torch.zeros(4)))
+    assert structure.skipped == {"1": "each output reads 2 inputs, no multiple of 4"}
     gru = nn.Sequential(nn.GRU(6, 8))
     structure = find_blocks(gru, Split(torch.randn(4, 3, 6), torch.zeros(4)))
     assert structure.names == ("0.weight_hh_l0",)
