@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reptile_env.tasks.splits import Split
@@ -53,17 +54,22 @@ def minilm() -> SentencePairs:
         ImportError: that package or transformers is missing.
     """
     try:
-        from transformers import BertModel
+        from transformers import BertConfig, BertModel
     except ImportError as error:
         raise ImportError("MiniLM needs transformers: pip install transformers") from error
-    bert: Any = BertModel.from_pretrained(_model_folder(), add_pooling_layer=False, local_files_only=True)
+    folder = _model_folder()
+    # Not from_pretrained, which draws progress bars and reports the pooling layer that isn't used here.
+    with torch.random.fork_rng(devices=[]):
+        bert: Any = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
+    weights = load_file(folder / "model.safetensors")
+    bert.load_state_dict({name: t for name, t in weights.items() if not name.startswith("pooler.")}, strict=False)
     return SentencePairs(bert).eval()
 
 
 def sts_benchmark(folder: Path) -> dict[str, Split]:
     """The STS benchmark: ``train``, ``valid`` and ``test`` pairs, tokenised for MiniLM; targets are similarities in [0, 1].
 
-    Pairs are sorted by length, so that a batch holds little padding.
+    Pairs are sorted by length, so that a batch holds little padding, and start from the middle: costs are those of the first.
 
     Args:
         folder: holds the files named in `FILES`: sentence, sentence, score from 0 to 5, no header.
@@ -100,6 +106,11 @@ def task(folder: Path | None = None) -> Task:
     return Task(minilm(), **_disjoint(splits), metric="spearman", loss="mse", **names)  # type: ignore[arg-type]
 
 
+def is_installed() -> bool:
+    """Whether what `task` needs beside the benchmark's files is there."""
+    return all(importlib.util.find_spec(name) is not None for name in (MODEL_PACKAGE, "transformers"))
+
+
 def _model_folder() -> Path:
     spec = importlib.util.find_spec(MODEL_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -121,7 +132,7 @@ def _split(path: Path, tokenizer: Any) -> Split:
         raise ValueError(f"{path}: a score is no number: {error}") from error
     (first, first_mask), (second, second_mask) = (_tokens(tokenizer, [row[i] for row in rows]) for i in (0, 1))
     order = torch.argsort(torch.maximum(first_mask.sum(1), second_mask.sum(1)), stable=True)
-    return Split((first, first_mask, second, second_mask), scores / 5)[order]
+    return Split((first, first_mask, second, second_mask), scores / 5)[order.roll(-(len(order) // 2))]
 
 
 def _tokens(tokenizer: Any, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -130,8 +141,11 @@ def _tokens(tokenizer: Any, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
 
 
 def _disjoint(splits: dict[str, Split]) -> dict[str, Split]:
-    """Pairs of the training split that occur in another one are left out of it."""
-    held_out = splits["valid"].fingerprints() | splits["test"].fingerprints()
-    train = splits["train"]
-    fresh = [row for row in range(len(train)) if not train[row : row + 1].fingerprints() & held_out]
-    return splits | {"train": train[torch.tensor(fresh)]}
+    """Pairs that occur in a later split too are left out of the earlier one."""
+    seen: set[bytes] = set()
+    kept = {}
+    for name, split in reversed(splits.items()):
+        rows = [row for row in range(len(split)) if not split[row : row + 1].fingerprints() & seen]
+        kept[name] = split[torch.tensor(rows)]
+        seen |= split.fingerprints()
+    return kept
