@@ -54,14 +54,14 @@ class Compressed:
     example: Inputs | None = None
     kept: Mapping[str, int] = field(default_factory=dict, compare=False)
 
-    def save(self, directory: str | Path, program_too: bool = True) -> Path:
+    def save(self, directory: str | Path, with_program: bool = True) -> Path:
         """Write the network into a new or empty folder, whole or not at all.
 
         Quantized weights are packed into their bits, weights with holes into a bitmap and what is left.
 
         Args:
             directory: the folder.
-            program_too: write the exported program as well. Without it the folder loads into the user's own class alone, and
+            with_program: write the exported program as well. Without it the folder loads into the user's own class alone, and
                 networks that torch can't export (those of packed sequences) can be saved too.
 
         Raises:
@@ -74,7 +74,7 @@ class Compressed:
             raise ValueError("this network was loaded from a folder; copy the folder")
         stored, layout, packed = self._stored()
         files = {TENSORS: save_tensors(stored)}
-        if program_too:
+        if with_program:
             files[PROGRAM] = program.dump(self.model, self.example)
         record = {
             "task": self.task,

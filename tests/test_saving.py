@@ -164,6 +164,39 @@ def test_a_pickle_in_the_program_never_runs(saved: tuple[Compressed, Path], caps
     assert "a pickle ran" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "member", ["data/aotinductor/model/evil.so", "data/constants/opaque_obj_0", "data/weights/model.pt", "../../evil", "extra/x"]
+)
+def test_members_that_save_never_writes_are_refused(member: str, saved: tuple[Compressed, Path]) -> None:
+    # torch would load the first as compiled code and unpickle the next two.
+    small, folder = saved
+    data = io.BytesIO((folder / "program.pt2").read_bytes())
+    with zipfile.ZipFile(data, "a") as archive:
+        archive.writestr(f"{archive.namelist()[0].split('/')[0]}/{member}", pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match=r"which save\(\) never writes"):
+        program.load(data.getvalue(), dict(small.model.state_dict()))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"path_name": "opaque_obj_0", "use_pickle": False},
+        {"path_name": "custom_obj_0", "use_pickle": False},
+        {"path_name": "tensor_0", "use_pickle": True},
+        {"path_name": "../weights/weight_0", "use_pickle": False},
+    ],
+)
+def test_constants_that_would_be_unpickled_are_refused(entry: dict[str, Any], saved: tuple[Compressed, Path]) -> None:
+    small, folder = saved
+    changed = io.BytesIO()
+    with zipfile.ZipFile(folder / "program.pt2") as source, zipfile.ZipFile(changed, "w") as out:
+        for name in source.namelist():
+            constants = name.endswith("model_constants_config.json")
+            out.writestr(name, json.dumps({"config": {"evil": entry}}) if constants else source.read(name))
+    with pytest.raises(ValueError, match="as a pickle"):
+        program.load(changed.getvalue(), dict(small.model.state_dict()))
+
+
 def test_code_in_a_symbolic_size_never_runs(saved: tuple[Compressed, Path], tmp_path: Path) -> None:
     small, folder = saved
     evil = f"__import__('pathlib').Path({str(tmp_path / 'ran')!r}).touch()"
