@@ -62,7 +62,7 @@ def share_of_larger(scores: Tensor) -> Tensor:
 def wanda(evidence: Evidence, tensor: str) -> Tensor:
     """Magnitude of the weight times the norm of its input (Sun et al., Wanda, ICLR 2024).
 
-    The magnitude alone where inputs are not measured: in grouped transposed convolutions.
+    The magnitude alone where inputs are not seen, as inside a recurrent layer of several layers that could not be taken apart.
     """
     found = measured(evidence, tensor)
     if found is None:
@@ -76,7 +76,7 @@ def obs(evidence: Evidence, tensor: str) -> Tensor:
     """Rise of the layer's squared error when the weight goes and what stays of its output's weights is refitted.
 
     ``w² / (2 [G⁻¹]_jj)``, Optimal Brain Surgeon (Hassibi and Stork, NIPS 1993) layer by layer (Dong et al., NIPS 2017). Half the
-    squared magnitude where inputs are not measured: in grouped transposed convolutions.
+    squared magnitude where inputs are not seen (see `wanda`).
     """
     found = measured(evidence, tensor)
     if found is None:

@@ -122,14 +122,18 @@ def test_wanda_of_convolutions_is_in_the_place_of_each_weight(kind: str, layer: 
         assert float(scores.flatten()[number]) == pytest.approx(expected, rel=1e-4)
 
 
-def test_weights_whose_inputs_are_not_measured_are_scored_by_magnitude() -> None:
+class OwnGRU(nn.GRU):
+    """No plain GRU, so its layers are not taken apart, and the states between them are not seen."""
+
+
+def test_weights_whose_inputs_are_not_seen_are_scored_by_magnitude() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(4, 8), nn.Unflatten(1, (4, 2)), nn.ConvTranspose1d(4, 6, 2, groups=2), nn.Flatten())
-        task = task_on(model.eval(), Split(torch.randn(20, 4), torch.zeros(20)))
+        task = task_on(OwnGRU(4, 6, 2, batch_first=True).eval(), Split(torch.randn(20, 5, 4), torch.zeros(20)))
     scorer = scorer_of(task, "unstructured")
-    magnitude = scorer.state["2.weight"].double().abs()
-    assert torch.equal(scorer.weights("wanda", "2.weight"), magnitude)
-    assert torch.equal(scorer.weights("obs", "2.weight"), magnitude.square() / 2)
-    assert torch.equal(scorer.weights("auto", "2.weight"), magnitude)
-    assert scorer.chosen == {"2": "l1"}
+    magnitude = scorer.state["weight_ih_l1"].double().abs()
+    assert torch.equal(scorer.weights("wanda", "weight_ih_l1"), magnitude)
+    assert torch.equal(scorer.weights("obs", "weight_ih_l1"), magnitude.square() / 2)
+    assert torch.equal(scorer.weights("auto", "weight_ih_l1"), magnitude)
+    assert scorer.chosen == {"weight_ih_l1": "l1"}
+    assert not torch.equal(scorer.weights("wanda", "weight_ih_l0"), scorer.state["weight_ih_l0"].double().abs())
