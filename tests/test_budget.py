@@ -170,7 +170,7 @@ class TestBitsAndRanks:
         max_rate=st.sampled_from([0.0, 0.5, 0.9]),
         bits=st.booleans(),
         ranks=st.tuples(st.booleans(), st.booleans()),
-        part=st.floats(0, 1),
+        part=st.one_of(st.just(0.0), st.floats(0, 0.05), st.floats(0, 1)),
         asked=st.lists(st.tuples(st.floats(0, 1), st.sampled_from(BITS), st.floats(0.1, 1)), min_size=4, max_size=4),
     )
     @settings(max_examples=60)
@@ -234,7 +234,7 @@ class TestBitsAndRanks:
 
     def test_a_budget_out_of_reach_of_rates_is_met_by_bits(self, user_task: Task) -> None:
         costs = make(user_task).evaluator.costs
-        reachable = []
+        dense, reachable = float(costs.cost("bytes", (24, 12))), []
         for limits in ({}, {"bits": True}, {"bits": True, "ranks": (True, True)}):
             with pytest.raises(ValueError, match="can't be reached") as refused:
                 BudgetWall(costs, "bytes", 0.01, (24, 12), 0.5, 1, **limits)  # type: ignore[arg-type]
@@ -242,9 +242,23 @@ class TestBitsAndRanks:
             assert found is not None
             reachable.append(float(found[1]))
             BudgetWall(costs, "bytes", reachable[-1], (24, 12), 0.5, 1, **limits)  # type: ignore[arg-type]
+            whole = {"max_rate": 0.5, "bits": False, "ranks": (False, False), **limits}
+            least = self.least(costs, "bytes", ([24, 12], [32, 32], [1.0, 1.0]), whole, (1, 1))
+            assert reachable[-1] == np.ceil(least / dense * 1e4) / 1e4
         assert reachable[0] > 2 * reachable[1]
         assert reachable[1] >= reachable[2]
         assert "max_rate=0.5, rounds=1, 2 bits and rank 0.1" in str(refused.value)
+
+    def test_what_costs_less_in_float_than_with_its_scales_ends_in_float(self, user_task: Task) -> None:
+        costs, limits = make(user_task).evaluator.costs, {"max_rate": 0.9, "bits": True, "ranks": (True, True)}
+        levels: Levels = ([24, 12], [32, 32], [1.0, 1.0])
+        cap = self.least(costs, "bytes", levels, limits, (1, 1))
+        budget = cap / float(costs.cost("bytes", *levels)) * (1 + 1e-12)
+        wall = BudgetWall(costs, "bytes", budget, (24, 12), 0.9, 1, True, (True, True))
+        for group in (0, 1):
+            levels = _after(levels, group, wall.decide(levels, group, 0, Decision(0, 8, 1.0) if group else Decision(0)))
+        assert 32 in levels[1]
+        assert float(costs.cost("bytes", *levels)) == cap
 
 
 def _after(levels: Levels, group: int, done: Decision) -> Levels:

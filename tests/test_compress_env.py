@@ -15,6 +15,7 @@ import reptile_env
 from reptile_env.actions import COMPONENTS
 from reptile_env.compression.plan import Request
 from reptile_env.env import ReptilePruneEnv
+from reptile_env.evaluation.reference import uniform_plan
 from reptile_env.observations import GROUP_FEATURES, KINDS
 from reptile_env.tasks.task import Task
 from tests.helpers import make, play, random_actions
@@ -85,6 +86,20 @@ def test_a_step_carries_out_what_it_reports(builtin: str) -> None:
         assert reptile_env.Plan.from_dict(json.loads(json.dumps(info["plan"]))) == env.plan
         assert info["bytes"] == env.measurement.bytes == env.evaluator.costs.all(*env.plan.levels)["bytes"]
         assert env.evaluator.measure(env.plan) == env.measurement
+
+
+def test_the_same_for_every_group_is_the_uniform_plan(builtin: str) -> None:
+    env = make(builtin, ID, measure="round")
+    for asked in (Request(0.2, 8, 0.5), Request(0.6, 32, 0.3)):
+        through(env, asked)
+        assert env.plan == uniform_plan(env.evaluator, *asked)
+
+
+def test_no_best_plan_is_known_where_bits_are_decided_on() -> None:
+    # MACs do not see bits, so the best uniform rate is the calibrated one, and yet the scale may be another.
+    env = make(id=ID, components=["rate", "bits"], cost="macs")
+    assert env.reference.uniform_rate == make().reference.uniform_rate
+    assert np.isnan(through(env, Request(0.1))[1]["score"])
 
 
 def test_what_can_not_be_factored_stays_whole() -> None:
