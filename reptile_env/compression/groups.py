@@ -8,8 +8,8 @@ from __future__ import annotations
 import collections
 import copy
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from reptile_env.compression.dependency import graph_candidates
 from reptile_env.compression.layers import RECURRENT, prepare
 from reptile_env.compression.plan import Plan
 from reptile_env.compression.producers import Slot, plain_producers, special_producers
+from reptile_env.compression.skipped import OUTPUT, SINGLE, STREAM
 from reptile_env.tasks.splits import Inputs, Split, call
 
 
@@ -63,6 +64,7 @@ class Structure:
         axes: by tensor name and dimension.
         skipped: layer that can't be cut -> reason.
         weights: where single weights are removed (see `weights.find_weights`): the weight of each group; there are no axes then.
+        masks: for each weight that had holes before what it kept, bool; no plan fills them.
     """
 
     model: nn.Module
@@ -70,6 +72,7 @@ class Structure:
     axes: dict[tuple[str, int], Axis]
     skipped: dict[str, str] = field(default_factory=dict)
     weights: tuple[str, ...] = ()
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,6 +98,28 @@ class Structure:
         for index, group in reversed(list(enumerate(self.groups))):
             owners |= dict.fromkeys(group.producers, index)
         return owners
+
+    def restricted(self, plan: Plan, model: nn.Module, masks: Mapping[str, Tensor]) -> Structure:
+        """The structure of `model`, the network cut to `plan`: what is left of each group, its channels numbered anew from 0.
+
+        Args:
+            plan: of this structure.
+            model: the cut network, its layers of the kinds that they are here.
+            masks: for each weight that has holes what it keeps; the widths of weights stay as they are.
+        """
+        if self.weights:
+            return replace(self, model=model, masks=masks)
+        axes = {}
+        for key, axis in self.axes.items():
+            positions = prune.kept_positions(axis, self, plan)
+            group, old = axis.group[positions], axis.channel[positions]
+            channel = np.full_like(old, -1)
+            for index, kept in enumerate(plan.keep):
+                assert not isinstance(kept, int)
+                channel[group == index] = np.searchsorted(kept, old[group == index])
+            axes[key] = Axis(group, channel)
+        groups = [replace(group, size=width) for group, width in zip(self.groups, plan.widths, strict=True)]
+        return Structure(model, groups, axes, self.skipped)
 
 
 def find_groups(model: nn.Module, example: Split) -> Structure:
@@ -141,7 +166,7 @@ class _Search:
         for candidate in sorted(candidates, key=lambda c: self.order.get(c.root, len(self.order))):
             reason = candidate.reason or self._conflict(candidate) or self._check(candidate)
             if reason:
-                self.skipped[candidate.root] = reason
+                self.skipped[candidate.root] = self._stream(candidate) or reason
                 continue
             for slot in candidate.slots:
                 self._free(slot.tensor, slot.dim)[slot.positions] = True
@@ -161,10 +186,19 @@ class _Search:
         touched = {tensor.rpartition(".")[0] for tensor, _ in structure.axes}
         for name, module in self.model.named_modules():
             has_weights = next(module.parameters(recurse=False), None) is not None
-            if has_weights and name not in self.skipped and name not in touched:
+            inside = any(name.startswith(f"{skipped}.") for skipped in self.skipped)
+            if has_weights and name not in self.skipped and name not in touched and not inside:
                 self.skipped[name] = f"{type(module).__name__} is not part of any prunable group"
         structure.skipped = {name: reason for name, reason in self.skipped.items() if not self.is_cut(name)}
         return structure
+
+    def _stream(self, candidate: Candidate) -> str:
+        """Why a candidate whose channels are features of a layer norm can't be cut: mean and variance are of all of them."""
+        norms = {path for path in (slot.tensor.rpartition(".")[0] for slot in candidate.slots) if self._is_norm(path)}
+        return f"{STREAM} by {min(norms)}" if norms else ""
+
+    def _is_norm(self, path: str) -> bool:
+        return isinstance(self.model.get_submodule(path), nn.LayerNorm)
 
     def _free(self, tensor: str, dim: int) -> NDArray[np.bool_]:
         return self._taken.setdefault((tensor, dim), np.zeros(self._sizes[tensor][dim], dtype=bool))
@@ -185,7 +219,7 @@ class _Search:
     def _check(self, candidate: Candidate) -> str:
         """Why the group can't be cut, or an empty string: removing every second channel must equal zeroing them."""
         if candidate.size < 2:
-            return "it has a single channel"
+            return SINGLE
         structure = _structure(self.model, [candidate])
         plan = Plan(structure.names, [range(0, candidate.size, 2)])
         state = tensors_of(self.model)
@@ -199,7 +233,7 @@ class _Search:
                 return f"the cut network does not run: {(str(error).splitlines() or [type(error).__name__])[0]}"
         for got, want in zip(_leaves(outputs), _leaves(expected), strict=True):
             if got.shape != want.shape:
-                return "its channels are the network's output"
+                return OUTPUT
             if not torch.allclose(got, want, rtol=1e-4, atol=1e-4 * float(want.abs().max() + 1e-6)):
                 return "removing its channels is not the same as zeroing them"
         return ""

@@ -15,6 +15,7 @@ from reptile_env.compression.engine import Engine
 from reptile_env.compression.granularity import find_structure
 from reptile_env.compression.groups import Structure
 from reptile_env.compression.plan import Plan, removal_count
+from reptile_env.compression.skipped import skipped_layers, warn_of_skipped
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.registry import make_task
@@ -35,11 +36,13 @@ def live_evaluator(task: str | Task, settings: Settings) -> LiveEvaluator:
 
 
 def structure_of(task: Task, granularity: str = "structured") -> Structure:
-    """Groups of a task's network, found once a process."""
+    """Groups of a task's network, found once a process; layers that can't be cut are warned of then."""
     key = "structure", granularity
     if key not in task.kept:
         task.kept[key] = find_structure(granularity, task.model, task.valid[:4])
+        warn_of_skipped(task.name, task.kept[key])
     found: Structure = task.kept[key]
+    task.kept["skipped"] = skipped_layers(found)
     return found
 
 

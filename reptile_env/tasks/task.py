@@ -104,6 +104,20 @@ class Task:
             raise ValueError(f"task {self.name!r} has no test split; give Task(..., test=...)")
         return self._test
 
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Layers with weights that can't be cut, each with the reason, as the environment or evaluator made last found them.
+
+        Raises:
+            ValueError: none was made for this task yet.
+        """
+        if "skipped" not in self.kept:
+            raise ValueError(
+                f"task {self.name!r}: which layers can't be cut is found when an environment is made for the task; "
+                "call gym.make(..., task=task) or reptile_env.compress first"
+            )
+        return dict(self.kept["skipped"])
+
     def score(self, outputs: Any, split: Split) -> tuple[float, float]:
         """Metric and loss of the outputs of a whole split.
 
