@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from reptile_env.compression import consumers, hooks
 from reptile_env.compression.consumers import Consumer
+from reptile_env.compression.padding import Padding
 from reptile_env.tasks.splits import Split, call
 
 _CHUNK_BYTES = 64 * 2**20
@@ -75,16 +76,18 @@ def split(solution: Tensor, constant: bool) -> tuple[Tensor, Tensor | None]:
 def collect(model: nn.Module, found: Sequence[Consumer], calibration: Split, batch_size: int) -> dict[Consumer, Moments]:
     """Moments of every consumer from one pass of the dense network over the calibration examples."""
     modules = dict(model.named_modules())
+    padding = Padding(model)
     sums: dict[Consumer, Tensor] = {}
     counts = dict.fromkeys(found, 0)
 
     def observe(consumer: Consumer, layer: Any, inputs: Any, output: Any) -> None:
-        total = consumers.row_count(consumer, layer, inputs, output)
+        real = padding.real_rows(layer, inputs)
+        total = consumers.row_count(consumer, layer, inputs, output) if real is None else len(real)
         features = len(dense[consumer][0]) * consumers.groups_of(layer)
         step = max(1, _CHUNK_BYTES // (12 * features))
         # Patches of a convolution are made chunk by chunk; other rows are there already.
         whole = (
-            consumers.rows(consumer, layer, inputs, output)
+            consumers.rows(consumer, layer, inputs, output, real)
             if total <= step or not isinstance(layer, nn.modules.conv._ConvNd)
             else None
         )
@@ -100,7 +103,7 @@ def collect(model: nn.Module, found: Sequence[Consumer], calibration: Split, bat
 
     state = {name: t.detach() for name, t in (*model.named_parameters(), *model.named_buffers())}
     dense = {consumer: dense_matrix(consumer, modules[consumer.layer], state) for consumer in found}
-    run_observed(model, found, calibration, batch_size, observe)
+    run_observed(model, found, calibration, batch_size, observe, padding)
     moments = {}
     for consumer, total in sums.items():
         weight = dense[consumer]
@@ -125,8 +128,9 @@ def run_observed(
     data: Split,
     batch_size: int,
     observe: Callable[[Consumer, Any, Any, Any], None],
+    padding: Padding | None = None,
 ) -> None:
-    """Run a network over data and show `observe` each consumer's layer, input and output."""
+    """Run a network over data and show `observe` each consumer's layer, input and output; `padding` watches meanwhile."""
     modules = dict(model.named_modules())
 
     def hook_of(consumer: Consumer) -> Any:
@@ -136,6 +140,6 @@ def run_observed(
         return hook
 
     handles = [hooks.after(modules[consumer.layer], hook_of(consumer)) for consumer in found]
-    with torch.no_grad(), hooks.attached(handles):
+    with torch.no_grad(), hooks.attached(handles + (padding.handles() if padding else [])):
         for batch in data.batches(batch_size):
             call(model, batch.inputs)
