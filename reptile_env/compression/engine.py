@@ -29,6 +29,7 @@ class Engine:
         calibration: training examples that recovery sees.
         settings: of the evaluator (`reptile_env.evaluation.settings.Settings`).
         teacher: the network that distillation copies; the one of `structure` when left out.
+        dense: the plan that leaves the network of `structure` as it is; the one that keeps everything when left out.
 
     Raises:
         ValueError: a recovery that does not fit the network.
@@ -41,6 +42,7 @@ class Engine:
         calibration: Split,
         settings: Any,
         teacher: nn.Module | None = None,
+        dense: Plan | None = None,
     ) -> None:
         recovery.check(settings.recovery, structure.model, len(calibration))
         self.task, self.structure, self.calibration, self.settings = task, structure, calibration, settings
@@ -48,10 +50,12 @@ class Engine:
         self.state = tensors_of(structure.model)
         self._consumers = consumers.find_consumers(structure, task.valid[:4].inputs)
         self._moments: dict[consumers.Consumer, Moments] = {}
-        scorer = Scorer(structure, self.state, self.moments, task, calibration)
+        refits = any(name.startswith("reconstruct") for name in settings.recovery.split("+"))
+        scorer = Scorer(structure, self.state, self.moments, task, calibration, refits)
         self.pruner: Pruner = make_pruner(
             settings.granularity, structure, self.state, task.valid[:4].inputs, scorer, settings.importance
         )
+        self.chosen = scorer.chosen  # by importance="auto", for each group
         self.names, self.sizes, self.costs, self.features = (
             self.pruner.names,
             self.pruner.sizes,
@@ -59,9 +63,12 @@ class Engine:
             self.pruner.features,
         )
         self.dense = Plan.dense(self.names, self.sizes) if self.pruner.lists else Plan(self.names, self.sizes)
+        self.dense = self.dense if dense is None else dense
         wanted = settings.recovery.split("+")
         self._finetunes = "finetune" in wanted
-        self._steps = recovery.parse("+".join(name for name in wanted if name != "finetune") or "none")
+        if self._finetunes and teacher is None:
+            finetune.check(structure.model, task, settings.finetune)
+        self._steps = recovery.parse(settings.recovery)
         if any(name.startswith("reconstruct") for name in wanted):
             self.moments()
         self._targets: dict[consumers.Consumer, Targets] = {}
@@ -84,6 +91,10 @@ class Engine:
 
     def build(self, plan: Plan) -> nn.Module:
         """The network cut to `plan` and recovered; it is the engine's own, and the next call changes it."""
+        if self._finetunes:
+            # Training left no tensor as it was.
+            self._model, self._replaced = copy.deepcopy(self.structure.model), set()
+            self._swapped.clear()
         self._restore_modules()
         changed = self.pruner.tensors(plan)
         whole: dict[str, Tensor] = {name: self.state[name] for name in self._replaced - changed.keys()}
@@ -94,13 +105,26 @@ class Engine:
             for step in self._steps:
                 replaced |= step(bench, plan)
             if any(rank < 1 for rank in plan.ranks):
-                low_rank.factor(bench, plan)
+                replaced |= low_rank.factor(bench, plan)
             if self._finetunes:
-                replaced |= finetune.finetune(bench, plan, self.task, self.settings.finetune, self.teacher)
+                finetune.finetune(bench, self.task, self.settings.finetune, self.teacher)
             if any(bits < FLOAT_BITS for bits in plan.bits):
                 replaced |= quantize.quantize(bench, plan, self.settings.rounding)
         self._replaced = replaced
         return self._model
+
+    def child(self, plan: Plan) -> Engine:
+        """The engine of a next round: it starts from the network that was trained after `plan`, in float and not factored.
+
+        Its groups are those that `plan` leaves, their channels numbered anew from 0.
+        """
+        float_plan = Plan(plan.names, plan.keep, ranks=plan.ranks)
+        model: Any = copy.deepcopy(self.build(float_plan))
+        for path, layer in self._swapped.items():
+            model.set_submodule(path, low_rank.merged(model.get_submodule(path), copy.deepcopy(layer)))
+        structure = self.structure.restricted(float_plan, model, self.pruner.masks(float_plan))
+        dense = None if self.pruner.lists else Plan(plan.names, plan.keep)
+        return Engine(self.task, structure, self.calibration, self.settings, self.teacher, dense)
 
     def _workbench(self, plan: Plan) -> Workbench:
         return Workbench(

@@ -15,6 +15,7 @@ from reptile_env.compression import consumers, hooks, masked, moments, prune
 from reptile_env.compression.consumers import Consumer
 from reptile_env.compression.groups import Structure
 from reptile_env.compression.moments import Moments
+from reptile_env.compression.padding import Padding
 from reptile_env.compression.plan import Plan
 from reptile_env.errors import unknown
 from reptile_env.tasks.splits import Split, call
@@ -78,18 +79,18 @@ def reconstruct(bench: Workbench, plan: Plan) -> set[str]:
 
 def _from_dense(bench: Workbench, plan: Plan, consumer: Consumer) -> dict[str, Tensor]:
     """A consumer refitted to what it reads in the dense network; empty where nothing of it was cut."""
-    channels, mask = _kept(bench, plan, consumer, consumer.into), bench.masks.get(consumer.weight)
+    channels, mask = kept_of(bench, plan, consumer, consumer.into), bench.masks.get(consumer.weight)
     if channels is None and mask is None:
         return {}
     layer, cached = bench.structure.model.get_submodule(consumer.layer), bench.moments()[consumer]
     if mask is None:
         assert channels is not None
-        return _tensors(bench, plan, consumer, layer, *cached.solve(channels))
+        return tensors_for(bench, plan, consumer, layer, *cached.solve(channels))
     # The mask is all that it depends on, and a decision changes one mask.
     known = bench.fitted.get(consumer.weight)
     if known is None or known[0] is not mask:
         solution = masked.solve(cached.gram, cached.cross, cached.dense, _free(consumer, layer, mask, cached.constant))
-        known = mask, _tensors(bench, plan, consumer, layer, *moments.split(solution, cached.constant))
+        known = mask, tensors_for(bench, plan, consumer, layer, *moments.split(solution, cached.constant))
         bench.fitted[consumer.weight] = known
     return known[1]
 
@@ -113,7 +114,7 @@ def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
         if consumer.hidden is not None:
             fitted |= _from_dense(bench, plan, consumer)
         else:
-            sequential.append((consumer, _kept(bench, plan, consumer, consumer.into)))
+            sequential.append((consumer, kept_of(bench, plan, consumer, consumer.into)))
     prune.install(bench.model, fitted, bench.structure.model)
     changed = False
 
@@ -125,8 +126,8 @@ def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
                 return
             changed = True
             kept = torch.arange(bench.state[consumer.weight].shape[consumer.into]) if channels is None else channels
-            solution = _refit(bench, consumer, layer, given, kept)
-            tensors = _tensors(bench, plan, consumer, dense_modules[consumer.layer], *solution)
+            _, solution = refit(bench, consumer, layer, given, kept)
+            tensors = tensors_for(bench, plan, consumer, dense_modules[consumer.layer], *solution)
             prune.install(bench.model, tensors, bench.structure.model)
             fitted.update(tensors)
 
@@ -139,7 +140,10 @@ def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
     return set(fitted)
 
 
-def _refit(bench: Workbench, consumer: Consumer, layer: nn.Module, inputs: Any, channels: Tensor) -> tuple[Tensor, Tensor | None]:
+def refit(
+    bench: Workbench, consumer: Consumer, layer: nn.Module, inputs: Any, channels: Tensor
+) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
+    """Second moments of what a consumer reads here and now, and the weights and constants that best rebuild its dense outputs."""
     targets, cached = bench.targets[consumer], bench.moments()[consumer]
     x = consumers.rows(consumer, layer, inputs, None, targets.picked).double()
     if cached.constant:
@@ -152,7 +156,7 @@ def _refit(bench: Workbench, consumer: Consumer, layer: nn.Module, inputs: Any, 
         solution = moments.solve(gram, cross, prior)
     else:
         solution = masked.solve(gram, cross, prior, _free(consumer, layer, mask, cached.constant))
-    return moments.split(solution, cached.constant)
+    return gram, moments.split(solution, cached.constant)
 
 
 def collect_targets(
@@ -162,23 +166,27 @@ def collect_targets(
     generator = torch.Generator().manual_seed(0)
     targets: dict[Consumer, Targets] = {}
     runs = dict.fromkeys(found, 0)
+    padding = Padding(model)
 
     def observe(consumer: Consumer, layer: Any, inputs: Any, output: Any) -> None:
         runs[consumer] += 1
         moment = cached[consumer]
-        total = consumers.row_count(consumer, layer, inputs, output)
+        real = padding.real_rows(layer, inputs)
+        total = consumers.row_count(consumer, layer, inputs, output) if real is None else len(real)
         wanted = min(total, MOST_ROWS, ROWS_PER_FEATURE * moment.gram.shape[-1] * len(moment.gram))
         picked = torch.randperm(total, generator=generator)[:wanted].sort().values
+        if real is not None:
+            picked = real[picked]
         x = consumers.rows(consumer, layer, inputs, output, picked).double()
         weight = moment.dense[:, :-1] if moment.constant else moment.dense
         outputs = x @ weight + (moment.dense[:, -1:] if moment.constant else 0)
         targets[consumer] = Targets(picked, outputs.float())
 
-    moments.run_observed(model, [c for c in found if c.hidden is None], calibration, len(calibration), observe)
+    moments.run_observed(model, [c for c in found if c.hidden is None], calibration, len(calibration), observe, padding)
     return {consumer: target for consumer, target in targets.items() if runs[consumer] == 1}
 
 
-def _kept(bench: Workbench, plan: Plan, consumer: Consumer, dim: int) -> Tensor | None:
+def kept_of(bench: Workbench, plan: Plan, consumer: Consumer, dim: int) -> Tensor | None:
     """Kept positions of a consumer's weight along a dimension; None: all."""
     axis = bench.structure.axes.get((consumer.weight, dim))
     if axis is None:
@@ -187,13 +195,13 @@ def _kept(bench: Workbench, plan: Plan, consumer: Consumer, dim: int) -> Tensor 
     return None if len(positions) == len(axis.group) else torch.from_numpy(positions)
 
 
-def _tensors(
+def tensors_for(
     bench: Workbench, plan: Plan, consumer: Consumer, layer: nn.Module, solution: Tensor, constants: Tensor | None
 ) -> dict[str, Tensor]:
     """The solution as the tensors of the cut network, outputs that are gone left out."""
     dense = bench.state[consumer.weight]
     weight = consumers.weight_of(consumer, layer, solution, dense)
-    outputs = _kept(bench, plan, consumer, consumer.out)
+    outputs = kept_of(bench, plan, consumer, consumer.out)
     tensors = {consumer.weight: weight if outputs is None else weight.index_select(consumer.out, outputs)}
     if constants is not None and consumer.shift is not None:
         base = 0.0 if consumer.sign > 0 else bench.state[consumer.shift].double()
@@ -239,17 +247,17 @@ RECOVERIES: dict[str, Recovery] = {
 
 
 def parse(recovery: str) -> list[Recovery]:
-    """The steps of ``"none"``, a name, or names joined by ``+``, carried out in that order.
+    """The steps of ``"none"``, a name, or names joined by ``+``, carried out in that order. ``finetune`` is none of them.
 
     Raises:
         ValueError: an unknown name, or `none` joined with another.
     """
     if recovery == "none":
         return []
-    names = recovery.split("+")
+    names = [name for name in recovery.split("+") if name != "finetune"]
     for name in names:
         if name not in RECOVERIES:
-            raise unknown("recovery", name, ["none", *RECOVERIES])
+            raise unknown("recovery", name, ["none", *RECOVERIES, "finetune"])
     return [RECOVERIES[name] for name in names]
 
 

@@ -136,7 +136,7 @@ class Weights:
         modules = dict(structure.model.named_modules())
         self._layers = [modules[group.producers[0]] for group in structure.groups]
         self.features = tuple(self._features(i, group.kind) for i, group in enumerate(structure.groups))
-        scores = (scorer.weights(importance, weight) for weight in self._weights)
+        scores = (_held(scorer.weights(importance, weight), structure.masks.get(weight)) for weight in self._weights)
         self._rank = [self._ranked(score, layer) for score, layer in zip(scores, self._layers, strict=True)]
         self._last: dict[int, tuple[int, Tensor]] = {}
 
@@ -178,6 +178,11 @@ class TwoOfFour(Weights):
     def _ranked(self, scores: Tensor, layer: nn.Module) -> Tensor:
         blocks = torch.unflatten(scores.movedim(_input_dim(layer), -1), -1, (-1, BLOCK))
         return (_ranks(blocks) // 2).flatten(-2).movedim(-1, _input_dim(layer)).contiguous()
+
+
+def _held(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores by which what is gone already stays gone."""
+    return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
 
 
 def _ranks(scores: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from reptile_env.compression.engine import Engine
 from reptile_env.compression.granularity import find_structure
 from reptile_env.compression.groups import Structure
 from reptile_env.compression.plan import Plan, removal_count
+from reptile_env.compression.rounds import Rounds, check_parents
 from reptile_env.compression.skipped import skipped_layers, warn_of_skipped
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.evaluation.settings import Settings
@@ -69,13 +70,20 @@ class LiveEvaluator:
         self.group_names, self.sizes, self.dense = self._engine.names, self._engine.sizes, self._engine.dense
         self.costs, self.features = self._engine.costs, self._engine.features
         self.lists = self._engine.pruner.lists
-        self._lock = threading.Lock()
+        self._rounds = Rounds(self._engine)
+        self._trains = "finetune" in settings.recovery.split("+")
+        self._lock = threading.RLock()
         self._memo: dict[Plan, Measurement] = {}
         self._sensitivity: tuple[float, ...] | None = None
 
     def cut(self, plan: Plan, group: int, count: int) -> Plan:
         """`plan` with the `count` least important of the group's remaining channels removed."""
-        return self._engine.cut(plan, group, count)
+        with self._lock:
+            return self._rounds.cut(plan, group, count)
+
+    def next_round(self, plan: Plan) -> Plan:
+        """The plan from which a round after `plan` goes on: on the network trained after it, where the recovery trains."""
+        return plan.trained() if self._trains else plan
 
     def measure(self, plan: Plan) -> Measurement:
         """What the network compressed to `plan` measures on the validation split.
@@ -102,11 +110,12 @@ class LiveEvaluator:
         """A copy of the network, cut to `plan` and recovered."""
         self.check_plan(plan)
         with self._lock:
-            return copy.deepcopy(self._engine.build(plan))
+            return copy.deepcopy(self._rounds.build(plan))
 
     def kept_weights(self, plan: Plan) -> dict[str, int]:
         """For each weight from which `plan` removes single elements how many are left; empty where channels go."""
-        return {name: int(mask.sum()) for name, mask in self._engine.pruner.masks(plan).items()}
+        with self._lock:
+            return {name: int(mask.sum()) for name, mask in self._rounds.masks(plan).items()}
 
     def sensitivity(self) -> tuple[float, ...]:
         """For each group the rise of the calibration loss when the group alone is halved."""
@@ -140,10 +149,18 @@ class LiveEvaluator:
                     raise ValueError(f"the plan keeps {keep} weights of group {name!r}, which has {size}")
             elif keep[-1] >= size:
                 raise ValueError(f"the plan keeps channel {keep[-1]} of group {name!r}, which has channels 0 to {size - 1}")
+        if plan.parent is not None:
+            if not self._trains:
+                raise ValueError(
+                    f"the plan goes on from a trained network, and recovery {self.settings.recovery!r} trains none; give the "
+                    "settings that the plan was found with"
+                )
+            self.check_plan(plan.parent)
+            check_parents(plan)
 
     def _measure(self, plan: Plan, split: Split) -> Measurement:
         start = time.perf_counter()
-        model = self._engine.build(plan)
+        model = self._rounds.build(plan)
         metric, loss = self._run(model, split)
         train_loss = self._run(model, self._calibration)[1] if self.settings.train_loss else None
         sparsity = tuple(1 - width / size for width, size in zip(plan.widths, self.sizes, strict=True))

@@ -136,13 +136,13 @@ def _sampled(loader: DataLoader[Any], name: str) -> Any:
 
 
 @contextlib.contextmanager
-def _own_generators() -> Iterator[None]:
+def own_generators(seed: int = 0) -> Iterator[None]:
     """The global generators of torch, numpy and random, seeded, and afterwards as they were."""
     python, numpy_ = random.getstate(), np.random.get_state()  # noqa: NPY002 (datasets draw from it)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)  # noqa: NPY002
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
             yield
         finally:
@@ -151,7 +151,7 @@ def _own_generators() -> Iterator[None]:
 
 
 def _from_dataset(dataset: Any, collate: Callable[[list[Any]], Any], name: str) -> Split:
-    with _own_generators():
+    with own_generators():
         if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
             items = [dataset[i] for i in range(len(dataset))]
         else:
