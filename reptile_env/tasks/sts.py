@@ -43,7 +43,7 @@ class SentencePairs(nn.Module):
         hidden = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         means = (hidden * weight).sum(1) / weight.sum(1)
-        one, other = means.chunk(2)
+        one, other = means.unflatten(0, (2, -1))  # torch.export can't follow chunk() of a free batch size
         return torch.cosine_similarity(one, other, dim=1)
 
 
