@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +40,16 @@ def scorer_of(task: Task, granularity: str = "structured", refits: bool = True, 
 
 def error_of_cut(scorer: Scorer, group: int, gone: list[int], refit: bool = True) -> float:
     """Relative squared error of what reads a group without some of its channels, by solving for new weights."""
-    total = 0.0
+    return sum(float(lost.sum() / whole.sum()) for lost, whole, _ in errors_of_cut(scorer, group, gone, gone, refit))
+
+
+def errors_of_cut(
+    scorer: Scorer, group: int, gone: list[int], silent: list[int], refit: bool = True
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """For each weight that reads a group without some channels: error and energy of its outputs, and the energy of all.
+
+    Outputs that are themselves one of the channels `silent` are left out.
+    """
     for consumer, known in scorer.moments().items():
         axis = scorer.structure.axes.get((consumer.weight, consumer.into))
         if axis is None or not (axis.group == group).any():
@@ -51,9 +62,9 @@ def error_of_cut(scorer: Scorer, group: int, gone: list[int], refit: bool = True
         out = scorer.structure.axes.get((consumer.weight, consumer.out))
         stays = torch.ones(known.dense.shape[0] * known.dense.shape[2], dtype=torch.bool)
         if out is not None:
-            stays = ~(torch.from_numpy(out.group == group) & torch.isin(torch.from_numpy(out.channel), torch.tensor(gone)))
-        total += float(_energy(known.dense - weights, known.gram)[stays].sum() / _energy(known.dense, known.gram)[stays].sum())
-    return total
+            stays = ~(torch.from_numpy(out.group == group) & torch.isin(torch.from_numpy(out.channel), torch.tensor(silent)))
+        whole = _energy(known.dense, known.gram)
+        yield _energy(known.dense - weights, known.gram)[stays], whole[stays], float(whole.sum())
 
 
 def _solved(known: moments.Moments, kept: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from reptile_env.compression import surgeon
 from reptile_env.tasks.splits import Split
 from reptile_env.tasks.task import Task
 from tests.compression.networks import task_of
-from tests.compression.scoring import error_of_cut, scorer_of, task_of_kind, task_on
+from tests.compression.scoring import error_of_cut, errors_of_cut, scorer_of, task_of_kind, task_on
 
 # Three filters of two weights; their norms, distances and shares can be had by hand.
 FILTERS = ((3.0, 4.0), (0.0, 1.0), (-2.0, 0.0))
@@ -118,6 +118,24 @@ def test_obs_removes_what_costs_least_after_what_is_gone_already(user_task: Task
             errors = {channel: error_of_cut(scorer, group, [*gone, channel]) for channel in rest}
             assert errors[rest[0]] == pytest.approx(min(errors.values()), rel=1e-4)
             assert float(scorer.channels("obs", group)[rest[0]]) == pytest.approx(errors[rest[0]], rel=1e-3)
+
+
+def test_what_a_channel_is_made_of_goes_with_it_at_no_cost() -> None:
+    # The trunk's channels are made of one another.
+    scorer = scorer_of(task_of("residual"))
+    scores = scorer.channels("obs", 0)
+    order, size = scores.argsort().tolist(), scorer.structure.sizes[0]
+
+    def cost(gone: list[int], channel: int) -> float:
+        silent = [*gone, channel]
+        parts = zip(errors_of_cut(scorer, 0, silent, silent), errors_of_cut(scorer, 0, gone, silent), strict=True)
+        return sum(float(after.sum() - before.sum()) / whole for (after, _, whole), (before, _, _) in parts)
+
+    for count in range(1, size - 1):
+        costs = {channel: cost(order[:count], channel) for channel in order[count:]}
+        assert costs[order[count]] == pytest.approx(min(costs.values()), rel=1e-4)
+        step = float(scores[order[count]] - scores[order[count - 1]])
+        assert step == pytest.approx(costs[order[count]], rel=1e-3)
 
 
 def test_obs_removes_several_channels_a_round_from_big_groups(monkeypatch: pytest.MonkeyPatch, user_task: Task) -> None:
