@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,21 +106,32 @@ class BudgetWall:
         widths = [_smallest_width(w, self._max_rate, later + (i > group)) for i, w in enumerate(levels[0])]
         free = [i for i in range(len(widths)) if later or i > group]
         before = (levels[0][group], levels[1][group], levels[2][group])
-        candidates = list(self._candidates(before, group, asked))
-        start, size = 0, 1  # what was asked is nearly always good enough
-        while start < len(candidates):
-            chunk = candidates[start : start + size]
+
+        def within(chunk: Sequence[Decision]) -> NDArray[np.bool_]:
             ends = [(_smallest_width(before[0] - c.count, self._max_rate, later), c.bits, c.rank) for c in chunk]
-            within = self._cheapest((widths, levels[1], levels[2]), group, ends, free) <= self.cap
-            if within.any():
-                return chunk[int(np.argmax(within))]
-            start, size = start + size, CHUNK
+            return np.asarray(self._cheapest((widths, levels[1], levels[2]), group, ends, free) <= self.cap)
+
+        if within([asked])[0]:  # as nearly always
+            return asked
+        counts = range(asked.count + 1, max(removal_count(before[0], self._max_rate), asked.count) + 1)
+        while len(counts) > CHUNK:
+            # The more goes the less it costs, and a layer can have millions of single weights.
+            middle = counts[len(counts) // 2]
+            fits = within([replace(asked, count=middle)])[0]
+            counts = range(counts.start, middle + 1) if fits else range(middle + 1, counts.stop)
+        candidates = list(self._candidates(before, group, asked, counts))
+        for start in range(0, len(candidates), CHUNK):
+            chunk = candidates[start : start + CHUNK]
+            fitting = within(chunk)
+            if fitting.any():
+                return chunk[int(np.argmax(fitting))]
         raise AssertionError("the budget wall was stepped over")
 
-    def _candidates(self, before: tuple[int, int, float], group: int, asked: Decision) -> Iterator[Decision]:
+    def _candidates(self, before: tuple[int, int, float], group: int, asked: Decision, counts: Sequence[int]) -> Iterator[Decision]:
+        """Deeper and deeper decisions: `counts` to remove, then the most with lower bits, then a lower rank."""
         width, bits, rank = before
         most = max(removal_count(width, self._max_rate), asked.count)
-        yield from (Decision(count, asked.bits, asked.rank) for count in range(asked.count, most + 1))
+        yield from (Decision(count, asked.bits, asked.rank) for count in counts)
         depths = [depth for depth in BITS if depth < asked.bits] if self._bits else []
         yield from (Decision(most, depth, asked.rank) for depth in depths)
         lowest = min(asked.bits, BITS[-1]) if self._bits else asked.bits

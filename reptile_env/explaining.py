@@ -13,6 +13,7 @@ from reptile_env.evaluation.reference import make_reference
 from reptile_env.evaluation.settings import check_cost, make_settings
 
 STEP = 0.1  # of a group's dense channels: how much deeper "one step deeper" is
+UNITS = {"structured": "channels", "unstructured": "weights", "2:4": "pairs of every four weights"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def explain(
                 ("return", reference.return_of(other) - reference.return_of(here)),
             )
         }
-        reason = _reason(name, kept, size, count, evaluator.metric_name, cost, changes)
+        reason = _reason(name, kept, size, UNITS[evaluator.settings.granularity], count, evaluator.metric_name, cost, changes)
         explanations.append(
             GroupExplanation(
                 group=name, kept=kept, size=size, sensitivity=sensitivity, saved=1 - alone / dense_cost, **changes, reason=reason
@@ -97,7 +98,7 @@ def explain(
     return explanations
 
 
-def _reason(name: str, kept: int, size: int, count: int, metric: str, cost: str, changes: dict[str, float]) -> str:
+def _reason(name: str, kept: int, size: int, unit: str, count: int, metric: str, cost: str, changes: dict[str, float]) -> str:
     undo = (
         f"{metric} {changes['undo_metric']:+.4f} for {changes['undo_cost']:+.1%} of {cost} (return {changes['undo_return']:+.3f})"
     )
@@ -105,7 +106,7 @@ def _reason(name: str, kept: int, size: int, count: int, metric: str, cost: str,
         f"{metric} {changes['deeper_metric']:+.4f} for {changes['deeper_cost']:+.1%} of {cost} "
         f"(return {changes['deeper_return']:+.3f})"
     )
-    first = f"{name} keeps {kept} of {size} channels."
+    first = f"{name} keeps {kept} of {size} {unit}."
     whole = "Nothing was cut." if kept == size else f"Giving back all would be {undo}."
-    last = "It is at a single channel." if count == 0 else f"Removing {count} more would be {deeper}."
+    last = "No more of it can go." if count == 0 else f"Removing {count} more would be {deeper}."
     return f"{first} {whole} {last}"

@@ -352,6 +352,8 @@ def test_plans_are_explained(granularity: str) -> None:
     explained = reptile_env.explain(task, plan, cost="params", granularity=granularity)
     assert [(e.group, e.kept, e.size) for e in explained] == list(zip(plan.names, plan.widths, evaluator.sizes, strict=True))
     assert all(e.undo_cost > 0 for e in explained)
+    unit = {"unstructured": "weights", "2:4": "pairs of every four weights"}[granularity]
+    assert explained[0].reason.startswith(f"0 keeps {plan.widths[0]} of {evaluator.sizes[0]} {unit}. Giving back all would be")
     assert all(e.deeper_cost < 0 for e in explained) == (granularity == "unstructured")
 
 
