@@ -32,15 +32,14 @@ def cnn_methods() -> list[Method]:
     for recovery in ("none", "reconstruct-sequential"):
         methods.append(Method(f"2:4, {recovery}", uniform(0.5), {"recovery": recovery, "granularity": "2:4"}))
     methods += [Method(f"low rank, {rank:.0%} of params", uniform(0.0, rank=rank), {"recovery": "none"}) for rank in (0.7, 0.5)]
-    return methods + quantized(("none",)) + joint(at_half)
+    return methods + quantized((8, 4, 3)) + joint(at_half)
 
 
-def quantized(recoveries: tuple[str, ...]) -> list[Method]:
+def quantized(depths: tuple[int, ...]) -> list[Method]:
     """Weights of few bits, plain rounding beside data-aware rounding."""
     return [
-        Method(f"{bits}-bit weights, {rounding} rounding", uniform(0.0, bits=bits), {"recovery": recovery, "rounding": rounding})
-        for recovery in recoveries
-        for bits in (8, 4, 3)
+        Method(f"{bits}-bit weights, {rounding} rounding", uniform(0.0, bits=bits), {"recovery": "none", "rounding": rounding})
+        for bits in depths
         for rounding in ("nearest", "data-aware")
     ]
 
@@ -66,21 +65,33 @@ def joint(at_half: Callable[[LiveEvaluator], Plan]) -> list[Method]:
     ]
 
 
+def _with_bits(plan: Callable[[LiveEvaluator], Plan], bits: int) -> Callable[[LiveEvaluator], Plan]:
+    def made(evaluator: LiveEvaluator) -> Plan:
+        cut = plan(evaluator)
+        for group in range(len(evaluator.sizes)):
+            cut = cut.replace(group, bits=bits)
+        return cut
+
+    return made
+
+
 def transformer_methods(encoder_share: Callable[[LiveEvaluator, Plan], float]) -> list[Method]:
     """The methods that fit a Transformer without batch norm, cut to 80 % of its encoder's parameters."""
     smaller = uniform_to(encoder_share, 0.8)
     methods = [DENSE]
     for recovery in ("none", "reconstruct", "reconstruct-sequential"):
         methods.append(Method(f"heads and feed-forward units, {recovery}", smaller, {"recovery": recovery}))
-    settings = {"recovery": "reconstruct-sequential", "importance": "auto"}
-    methods.append(Method("heads and feed-forward units by auto, reconstruct-sequential", smaller, settings))
+    settings = {"recovery": "reconstruct", "importance": "auto"}
+    methods.append(Method("heads and feed-forward units by auto, reconstruct", smaller, settings))
     for recovery in ("none", "reconstruct"):
         methods.append(
             Method(f"weights 50% removed, {recovery}", uniform(0.5), {"recovery": recovery, "granularity": "unstructured"})
         )
     methods.append(Method("2:4, reconstruct", uniform(0.5), {"recovery": "reconstruct", "granularity": "2:4"}))
     methods.append(Method("low rank, 80% of params", uniform(0.0, rank=0.8), {"recovery": "none"}))
-    return methods + quantized(("none",))
+    joint_settings = {"recovery": "reconstruct"}
+    methods.append(Method("heads, feed-forward units and 4 bits, reconstruct", _with_bits(smaller, 4), joint_settings))
+    return methods + quantized((4,))
 
 
 def goals(done: list[Row]) -> list[dict[str, Any]]:
