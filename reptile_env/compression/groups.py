@@ -142,8 +142,8 @@ def find_groups(model: nn.Module, example: Split) -> Structure:
     if not any(isinstance(module, RECURRENT) for module in modules.values()):
         # The graph unrolls recurrent layers over time, which takes minutes and finds nothing that `tracing` doesn't.
         search.consider(graph_candidates(prepared, example.inputs, search.order))
-    left = [p for p in plain_producers(modules) if not search.is_cut(p.layers[0]) and p.size > 1]
-    search.consider(assemble(prepared, example.inputs, [p for p in left if p.name in search.order]))
+    left = [p for p in plain_producers(modules) if search.is_open(p.name) and p.size > 1]
+    search.consider(assemble(prepared, example.inputs, left))
     search.skipped |= refused
     return search.result()
 
@@ -156,6 +156,7 @@ class _Search:
         self.order = execution_order(model, example.inputs)
         self.accepted: list[Candidate] = []
         self.skipped: dict[str, str] = {}
+        self._streams: set[str] = set()
         self._sizes = {name: tuple(t.shape) for name, t in tensors_of(model).items()}
         every = list(model.named_parameters(remove_duplicate=False))
         owners = collections.Counter(id(p) for _, p in every)
@@ -166,7 +167,9 @@ class _Search:
         for candidate in sorted(candidates, key=lambda c: self.order.get(c.root, len(self.order))):
             reason = candidate.reason or self._conflict(candidate) or self._check(candidate)
             if reason:
-                self.skipped[candidate.root] = self._stream(candidate) or reason
+                stream = self._stream(candidate)
+                self._streams |= set(candidate.producers) if stream else set()
+                self.skipped |= dict.fromkeys([candidate.root, *self._named(candidate)], stream or reason)
                 continue
             for slot in candidate.slots:
                 self._free(slot.tensor, slot.dim)[slot.positions] = True
@@ -174,6 +177,10 @@ class _Search:
 
     def is_cut(self, layer: str) -> bool:
         return any(layer in candidate.producers for candidate in self.accepted)
+
+    def is_open(self, layer: str) -> bool:
+        """Whether nobody has found a group that the layer makes, nor why there can be none."""
+        return layer in self.order and layer not in self._streams and not self.is_cut(layer)
 
     def result(self) -> Structure:
         if not self.accepted:
@@ -191,6 +198,11 @@ class _Search:
                 self.skipped[name] = f"{type(module).__name__} is not part of any prunable group"
         structure.skipped = {name: reason for name, reason in self.skipped.items() if not self.is_cut(name)}
         return structure
+
+    @staticmethod
+    def _named(candidate: Candidate) -> list[str]:
+        """Layers to name where a candidate can't be cut; projections of attention go by the name of their layer."""
+        return candidate.producers if candidate.kind != "attention" else []
 
     def _stream(self, candidate: Candidate) -> str:
         """Why a candidate whose channels are features of a layer norm can't be cut: mean and variance are of all of them."""
