@@ -60,13 +60,12 @@ def finetune(bench: Workbench, task: Task, settings: Any, teacher: nn.Module) ->
             optimizer.zero_grad()
             torch.autograd.backward(value)
             for weight, gone in masks:
+                # No gradient, no momentum, no decay: what is zero stays zero.
                 if weight.grad is not None:
                     weight.grad.masked_fill_(gone, 0)
             nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
             optimizer.step()
             schedule.step()
-            for weight, gone in masks:
-                weight.data.masked_fill_(gone, 0)
             if step in looks and (loss := _look(model, objective, held, taught)) < best:
                 best, kept = loss, _snapshot(model)
     _restore(model, kept)

@@ -30,7 +30,7 @@ class Finetune:
         distillation: weight in [0, 1] of the distance to the dense network's outputs (Hinton et al., 2015); the rest is the
             task's loss.
         temperature: of distilled class probabilities, above 0.
-        seed: of batches and dropout.
+        seed: of batches and dropout, at least 0 and below 2 ** 63.
 
     Raises:
         ValueError: an unknown name or a number outside its range.
@@ -38,7 +38,7 @@ class Finetune:
 
     steps: int = 200
     optimizer: str = "sgd"
-    learning_rate: float = 0.01
+    learning_rate: float = 0.03
     schedule: str = "cosine"
     batch_size: int = 64
     weight_decay: float = 0.0
@@ -54,6 +54,8 @@ class Finetune:
         for name, low in (("steps", 1), ("batch_size", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise ValueError(f"finetune: {name}={getattr(self, name)}; at least {low} is needed")
+        if self.seed >= 2**63:
+            raise ValueError(f"finetune: seed={self.seed}; it must be below 2 ** 63")
         if self.optimizer not in OPTIMIZERS:
             raise unknown("optimizer", self.optimizer, OPTIMIZERS)
         if self.schedule not in SCHEDULES:

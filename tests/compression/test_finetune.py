@@ -248,3 +248,11 @@ def test_the_users_network_is_left_alone() -> None:
     evaluator = evaluator_of(task)
     evaluator.measure(uniform_plan(evaluator, 0.5))
     assert same(model.state_dict(), before)
+
+
+def test_a_seed_that_no_generator_takes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"seed=\d+; it must be below 2 \*\* 63"):
+        Finetune(seed=2**63)
+    task = make_task("digits-mlp")
+    evaluator = evaluator_of(task, finetune=Finetune(steps=2, seed=2**63 - 1))
+    assert evaluator.measure(uniform_plan(evaluator, 0.5)).loss > 0

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import reptile_env
 from reptile_env.compression import finetune, rounds
+from reptile_env.compression.engine import Engine
 from reptile_env.compression.plan import Plan, removal_count
 from reptile_env.evaluation.live import LiveEvaluator
 from reptile_env.evaluation.settings import Finetune, Settings
@@ -154,6 +155,21 @@ def test_what_was_removed_stays_removed(user_task: Task, granularity: str) -> No
     assert evaluator_of(user_task, recovery="reconstruct+finetune", granularity=granularity).measure(two) == evaluator.measure(two)
 
 
+@pytest.mark.filterwarnings("ignore:.*layers are not cut")
+@pytest.mark.parametrize("granularity", ["unstructured", "2:4"])
+def test_holes_stay_where_they_are_whatever_the_scores(granularity: str) -> None:
+    task = task_of("concatenated")
+    engine = evaluator_of(task, granularity=granularity)._engine
+    smallest = engine.pruner.masks(Plan(engine.names, [size // 2 for size in engine.sizes]))
+    # The weights that were removed are the large ones here.
+    structure = engine.structure.restricted(engine.dense, engine.structure.model, {n: ~mask for n, mask in smallest.items()})
+    pruner = Engine(task, structure, engine.calibration, engine.settings).pruner
+    for share in (2, 3):
+        masks = pruner.masks(Plan(engine.names, [max(size // share, 1) for size in engine.sizes]))
+        assert masks
+        assert not any((mask & smallest[name]).any() for name, mask in masks.items())
+
+
 @pytest.mark.usefixtures("untrained")
 def test_factors_of_the_first_round_become_whole_layers_and_are_factored_again() -> None:
     task = task_of("depthwise")
@@ -217,3 +233,17 @@ def test_an_episode_of_two_rounds_is_saved_and_loaded(user_task: Task, tmp_path:
         assert loaded.plan == plan
         x = user_task.valid.inputs[:8]
         torch.testing.assert_close(loaded.model(x), compressed.model(x), atol=1e-6, rtol=0)
+
+
+def test_weights_are_rounded_after_the_last_round_alone(user_task: Task) -> None:
+    evaluator = evaluator_of(user_task)
+    one = cut_all(evaluator, evaluator.dense, 0.3)
+    rounded = Plan(one.names, one.keep, bits=[3] * len(one.names))
+    onward = Plan(one.names, one.keep, parent=rounded)
+    trained, expected = evaluator.compressed_model(onward), evaluator.compressed_model(one)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(trained.state_dict()[name], tensor)
+    last = cut_all(evaluator, rounded.trained(), 0.2)
+    assert last.bits == rounded.bits
+    assert evaluator.measure(last).bytes < evaluator.measure(Plan(last.names, last.keep, parent=rounded)).bytes
+    assert evaluator_of(user_task).measure(last) == evaluator.measure(last)
