@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reptile_env.compression import program
-from reptile_env.compression.modules import Quantized
+from reptile_env.compression.modules import Quantized, round_input
 from reptile_env.compression.packing import codes_of, top_code
 from reptile_env.compression.stand_ins import output_axis
 from reptile_env.tasks.splits import Inputs
@@ -20,7 +20,8 @@ def to_onnx(model: nn.Module, example: Inputs, path: Path) -> None:
     """Write an ONNX model with a dynamic batch dimension.
 
     Quantized layers become int8: a QuantizeLinear and a DequantizeLinear around their input, and weights of int8 with a
-    DequantizeLinear for each output.
+    DequantizeLinear for each output. ONNX Runtime runs them with integer kernels; on x86 processors without VNNI those may
+    saturate on weights of 8 bits (its own documentation names the remedies), not on fewer.
 
     Args:
         model: a network in evaluation mode.
@@ -55,10 +56,12 @@ class _Coded(Quantized):
         for name, scale in scales.items():
             self.register_buffer(f"{name}_codes", codes_of(getattr(source.layer, name), scale, self.axis))
 
-    def forward(self, given: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the quantized layer."""
         weights = {name: self._weight(name) for name in self.scaled}
-        return torch.func.functional_call(self.layer, weights, (self._rounded(given), *args), kwargs)
+        return torch.func.functional_call(
+            self.layer, weights, (round_input(input, self.input_scale, self.input_zero_point), *args), kwargs
+        )
 
     def _weight(self, name: str) -> Tensor:
         codes, top = getattr(self, f"{name}_codes"), top_code(8)

@@ -47,14 +47,15 @@ class Consumer:
 def find_consumers(structure: Structure, inputs: Inputs) -> list[Consumer]:
     """The weights that plans change, in the order in which they run: those that read or make prunable channels, or have holes."""
     modules = dict(structure.model.named_modules())
-    followers, order = _watch(structure.model, inputs)
+    followers, order = watch(structure.model, inputs)
     weights = structure.tensors
     names = sorted({tensor.rpartition(".")[0] for tensor in weights}, key=lambda n: (order.get(n, len(order)), n))
     found = []
     for name in names:
         # Cut channels change how many groups a depthwise convolution has, which no refit of a fixed number follows; holes don't.
-        for consumer in _of_layer(name, modules[name], depthwise=bool(structure.weights)):
-            if consumer.weight not in weights:
+        for consumer in of_layer(name, modules[name], depthwise=bool(structure.weights)):
+            grouped = isinstance(modules[name], TRANSPOSED) and groups_of(modules[name]) > 1  # their inputs are not one dimension's
+            if consumer.weight not in weights or grouped:
                 continue
             if consumer.shift is None and consumer.hidden is None and name in followers:
                 consumer = replace(consumer, shift=f"{followers[name]}.running_mean", sign=-1)
@@ -62,7 +63,14 @@ def find_consumers(structure: Structure, inputs: Inputs) -> list[Consumer]:
     return found
 
 
-def _of_layer(name: str, layer: Any, depthwise: bool) -> Iterator[Consumer]:
+def of_layer(name: str, layer: Any, depthwise: bool = True) -> Iterator[Consumer]:
+    """The weights of a layer that are plain linear maps of what is seen.
+
+    Args:
+        name: of the layer.
+        layer: of any kind.
+        depthwise: depthwise convolutions too.
+    """
     if isinstance(layer, RECURRENT):
         for suffix in ("", "_reverse")[: 1 + layer.bidirectional]:
             # States are seen where they are the layer's outputs.
@@ -72,13 +80,11 @@ def _of_layer(name: str, layer: Any, depthwise: bool) -> Iterator[Consumer]:
                 yield Consumer(name, f"{name}.weight_{part}_l0{suffix}".lstrip("."), 1, 0, bias, hidden=hidden)
     elif isinstance(layer, (*CONVS, nn.Linear)) and (depthwise or not is_depthwise(layer)):
         swapped = isinstance(layer, TRANSPOSED)
-        if swapped and groups_of(layer) > 1:
-            return
         bias = f"{name}.bias".lstrip(".") if layer.bias is not None else None
         yield Consumer(name, f"{name}.weight".lstrip("."), int(not swapped), int(swapped), bias)
 
 
-def _watch(model: nn.Module, inputs: Inputs) -> tuple[dict[str, str], dict[str, int]]:
+def watch(model: nn.Module, inputs: Inputs) -> tuple[dict[str, str], dict[str, int]]:
     """For each layer the batch norm that reads its very output, and the order in which layers run."""
     order: dict[str, int] = {}
     made: dict[int, tuple[str, Tensor]] = {}
@@ -109,9 +115,10 @@ def groups_of(layer: nn.Module) -> int:
 
 def matrix(consumer: Consumer, layer: nn.Module, weight: Tensor) -> Tensor:
     """The weight as ``(groups, features of a group, outputs of a group)``; features are channel-major."""
-    if isinstance(layer, TRANSPOSED):
-        weight = weight.transpose(0, 1).flip(list(range(2, weight.dim())))
     groups = groups_of(layer)
+    if isinstance(layer, TRANSPOSED):
+        # As the weight of the ordinary convolution that does the same.
+        weight = torch.unflatten(weight, 0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(list(range(2, weight.dim())))
     return torch.unflatten(weight.flatten(1), 0, (groups, -1)).transpose(1, 2)
 
 
@@ -120,7 +127,7 @@ def weight_of(consumer: Consumer, layer: nn.Module, solution: Tensor, dense: Ten
     flat = solution.transpose(1, 2).flatten(0, 1)
     weight = torch.unflatten(flat, 1, (-1, *dense.shape[2:])) if dense.dim() > 2 else flat
     if isinstance(layer, TRANSPOSED):
-        weight = weight.flip(list(range(2, weight.dim()))).transpose(0, 1)
+        weight = torch.unflatten(weight.flip(list(range(2, weight.dim()))), 0, (groups_of(layer), -1)).transpose(1, 2).flatten(0, 1)
     return weight.to(dense.dtype).contiguous()
 
 

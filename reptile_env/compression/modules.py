@@ -37,20 +37,9 @@ class Quantized(nn.Module):
         scale: Tensor = getattr(self, f"{name}_scale")
         return scale
 
-    def forward(self, given: Any, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, input: Any, *args: Any, **kwargs: Any) -> Any:
         """As the layer, from the rounded input."""
-        if isinstance(given, PackedSequence):
-            return self.layer(given._replace(data=self._rounded(given.data)), *args, **kwargs)
-        return self.layer(self._rounded(given), *args, **kwargs)
-
-    def _rounded(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_exporting():
-            # The same numbers; exporters know these operators and write them as QuantizeLinear and DequantizeLinear.
-            limits = (self.input_scale, self.input_zero_point, 0, INPUT_LEVELS, torch.uint8)
-            codes = torch.ops.quantized_decomposed.quantize_per_tensor.default(x, *limits)
-            rounded: Tensor = torch.ops.quantized_decomposed.dequantize_per_tensor.default(codes, *limits)
-            return rounded
-        return torch.fake_quantize_per_tensor_affine(x, self.input_scale, self.input_zero_point, 0, INPUT_LEVELS)
+        return self.layer(round_input(input, self.input_scale, self.input_zero_point), *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         # Networks ask their layers for in_features and the like.
@@ -60,6 +49,18 @@ class Quantized(nn.Module):
             if name == "layer":
                 raise
             return getattr(self.layer, name)
+
+
+def round_input(given: Any, scale: float, zero_point: int) -> Any:
+    """A tensor, or the tensor of a packed sequence, on a grid of 256 levels: level times `scale`."""
+    if isinstance(given, PackedSequence):
+        return given._replace(data=round_input(given.data, scale, zero_point))
+    if torch.compiler.is_exporting():
+        # The same numbers; exporters know these operators and write them as QuantizeLinear and DequantizeLinear.
+        limits = (scale, zero_point, 0, INPUT_LEVELS, torch.uint8)
+        codes = torch.ops.quantized_decomposed.quantize_per_tensor.default(given, *limits)
+        return torch.ops.quantized_decomposed.dequantize_per_tensor.default(codes, *limits)
+    return torch.fake_quantize_per_tensor_affine(given, scale, zero_point, 0, INPUT_LEVELS)
 
 
 class Factored(nn.Module):
@@ -74,9 +75,9 @@ class Factored(nn.Module):
         super().__init__()
         self.first, self.second = first, second
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """The second layer of the first."""
-        made: Tensor = self.second(self.first(x))
+        made: Tensor = self.second(self.first(input))
         return made
 
     def __getattr__(self, name: str) -> Any:
