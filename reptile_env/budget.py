@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from reptile_env.compression.plan import FLOAT_BITS, removal_count
 from reptile_env.errors import number
 
 RANK_STEP = 0.05  # by which the wall lowers a rank
+KINDS = (np.int64, np.int64, np.float64)  # of widths, bits and ranks
 CHUNK = 64  # decisions whose ends are worked out at once
 
 
@@ -79,8 +81,7 @@ class BudgetWall:
         whole: Levels = (sizes, [FLOAT_BITS] * len(sizes), [1.0] * len(sizes))
         dense = float(costs.cost(cost, *whole))
         self.cap = budget * dense
-        lowest = [_smallest_width(size, max_rate, rounds) for size in sizes]
-        smallest = float(self._cheapest((lowest, whole[1], whole[2]), 0, [(lowest[0], FLOAT_BITS, 1.0)], range(len(sizes)))[0])
+        smallest = float(self._least(whole, 0, [Decision(0)], [rounds] * len(sizes))[0])
         if smallest > self.cap:
             # Rounded up, so that the number in the message is itself reachable.
             reachable = np.ceil(smallest / dense * 1e4) / 1e4
@@ -102,17 +103,14 @@ class BudgetWall:
             round_: number of the round, from 0.
             asked: must not undo compression.
         """
-        later = self._rounds - round_ - 1
-        widths = [_smallest_width(w, self._max_rate, later + (i > group)) for i, w in enumerate(levels[0])]
-        free = [i for i in range(len(widths)) if later or i > group]
-        before = (levels[0][group], levels[1][group], levels[2][group])
+        passes = [self._rounds - round_ - 1 + (i > group) for i in range(len(levels[0]))]
 
         def within(chunk: Sequence[Decision]) -> NDArray[np.bool_]:
-            ends = [(_smallest_width(before[0] - c.count, self._max_rate, later), c.bits, c.rank) for c in chunk]
-            return np.asarray(self._cheapest((widths, levels[1], levels[2]), group, ends, free) <= self.cap)
+            return np.asarray(self._least(levels, group, chunk, passes) <= self.cap)
 
         if within([asked])[0]:  # as nearly always
             return asked
+        before = (levels[0][group], levels[1][group], levels[2][group])
         counts = range(asked.count + 1, max(removal_count(before[0], self._max_rate), asked.count) + 1)
         while len(counts) > CHUNK:
             # The more goes the less it costs, and a layer can have millions of single weights.
@@ -139,43 +137,39 @@ class BudgetWall:
             steps = int((asked.rank - LOWEST_RANK) / RANK_STEP + 1e-9)
             yield from (Decision(most, lowest, round(asked.rank - RANK_STEP * k, 3)) for k in range(1, steps + 1))
         # The deepest of all, and what was there before where it costs less than what was asked.
-        yield from (Decision(most, depth, fraction) for depth, fraction in self._ends(group, bits, rank))
+        yield from (Decision(most, int(depth), float(part)) for depth, part in reversed(self._ends(group, bits, rank)))
 
-    def _ends(self, group: int, bits: int, rank: float) -> list[tuple[int, float]]:
-        """The cheapest bits and rank that a group can end with is one of these."""
-        depths = [min(bits, BITS[-1]), bits] if self._bits else [bits]
-        fractions = [min(rank, LOWEST_RANK), rank] if self._ranks[group] else [rank]
-        return list(dict.fromkeys((depth, fraction) for fraction in fractions for depth in depths))
+    def _ends(self, group: int, bits: Any, rank: Any) -> list[tuple[Any, Any]]:
+        """Bits and ranks, as they are and at their lowest: the cheapest end of a group has one of these."""
+        depths = [bits, np.minimum(bits, BITS[-1])] if self._bits else [bits]
+        fractions = [rank, np.minimum(rank, LOWEST_RANK)] if self._ranks[group] else [rank]
+        return [(depth, fraction) for fraction in fractions for depth in depths]
 
-    def _cheapest(
-        self, levels: Levels, group: int, ends: Sequence[tuple[int, int, float]], free: Sequence[int]
-    ) -> NDArray[np.float64]:
-        """For each width, bits and rank of `group`, the least cost that the bits and ranks of the `free` groups can lead to.
+    def _least(self, levels: Levels, group: int, decisions: Sequence[Decision], passes: Sequence[int]) -> NDArray[np.float64]:
+        """For each decision on `group`, the least cost that can follow when each group has as many decisions left as `passes` says.
 
-        A layer's bits and rank are those of one group, so what one group saves does not depend on the others'.
+        A layer's bits and rank are those of one group, so what one group saves by them does not depend on the others'.
         """
-        widths, bits, ranks = (np.tile(np.asarray(values), (len(ends), 1)) for values in levels)
-        ranks = ranks.astype(np.float64)
-        for values, column in zip((widths, bits, ranks), zip(*ends, strict=True), strict=True):
-            values[:, group] = column
-        cheapest = base = np.asarray(self._costs.cost(self._cost, widths, bits, ranks), np.float64)
-        for other in free:
-            saved = np.zeros(len(ends))
-            for row in self._variants(other, bits, ranks):
-                saved = np.maximum(saved, base - self._costs.cost(self._cost, widths, *row))
-            cheapest = cheapest - saved
-        return cheapest
+        widths, bits, ranks = (
+            np.tile(np.asarray(values, kind), (len(decisions), 1)) for values, kind in zip(levels, KINDS, strict=True)
+        )
+        widths[:, group] -= [decision.count for decision in decisions]
+        bits[:, group] = [decision.bits for decision in decisions]
+        ranks[:, group] = [decision.rank for decision in decisions]
+        lowest = np.array(
+            [[_smallest_width(int(w), self._max_rate, p) for w, p in zip(row, passes, strict=True)] for row in widths]
+        )
+        least = base = np.asarray(self._costs.cost(self._cost, lowest, bits, ranks), np.float64)
+        for other in (i for i, left in enumerate(passes) if left):
+            saved = np.zeros(len(decisions))
+            for depth, fraction in self._ends(other, bits[:, other], ranks[:, other])[1:]:  # the first is what base has
+                ends = self._costs.cost(self._cost, lowest, _with(bits, other, depth), _with(ranks, other, fraction))
+                saved = np.maximum(saved, base - ends)
+            least = least - saved
+        return least
 
-    def _variants(
-        self, group: int, bits: NDArray[np.int64], ranks: NDArray[np.float64]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        """All rows with the bits, the rank or both of `group` at their lowest."""
-        low_bits, low_ranks = bits.copy(), ranks.copy()
-        low_bits[:, group] = np.minimum(low_bits[:, group], BITS[-1])
-        low_ranks[:, group] = np.minimum(low_ranks[:, group], LOWEST_RANK)
-        if self._bits:
-            yield low_bits, ranks
-        if self._ranks[group]:
-            yield bits, low_ranks
-        if self._bits and self._ranks[group]:
-            yield low_bits, low_ranks
+
+def _with(rows: NDArray[Any], group: int, column: NDArray[Any]) -> NDArray[Any]:
+    changed = rows.copy()
+    changed[:, group] = column
+    return changed
