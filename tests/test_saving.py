@@ -164,6 +164,25 @@ def test_a_pickle_in_the_program_never_runs(saved: tuple[Compressed, Path], caps
     assert "a pickle ran" not in capsys.readouterr().out
 
 
+MISFITS = {
+    "missing": lambda state, name: state.pop(name),
+    "extra": lambda state, name: state.update(other=torch.zeros(1)),
+    "of another shape": lambda state, name: state.update({name: state[name].T}),
+    "of another dtype": lambda state, name: state.update({name: state[name].view(torch.int32)}),
+}
+
+
+@pytest.mark.parametrize("what", MISFITS)
+def test_tensors_that_do_not_fit_the_program_are_refused(what: str, saved: tuple[Compressed, Path]) -> None:
+    small, folder = saved
+    data, state = (folder / "program.pt2").read_bytes(), dict(small.model.state_dict())
+    name = next(name for name, t in state.items() if t.dim() == 2 and t.shape[0] != t.shape[1])
+    MISFITS[what](state, name)
+    for refuse in (program.check, program.load):
+        with pytest.raises(ValueError, match=rf"{'other' if what == 'extra' else name}.*save the network again"):
+            refuse(data, state)
+
+
 @pytest.mark.parametrize(
     "member", ["data/aotinductor/model/evil.so", "data/constants/opaque_obj_0", "data/weights/model.pt", "../../evil", "extra/x"]
 )

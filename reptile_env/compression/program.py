@@ -150,12 +150,16 @@ def _checked(data: bytes, tensors: Mapping[str, Tensor]) -> tuple[str, dict[str,
         found = {name: (_sizes(entry), entry["tensor_meta"]["dtype"]) for name, entry in weights.items()}
     except (zipfile.BadZipFile, StopIteration, AttributeError, KeyError, TypeError, RecursionError, zlib.error) as error:
         raise ValueError(f"program.pt2 is damaged: {error}") from error
-    for name, (sizes, dtype) in found.items():
+    for name, (sizes, number) in found.items():
         if name not in tensors:
-            raise ValueError(f"program.pt2 needs tensor {name}, which network.safetensors does not hold")
-        if list(tensors[name].shape) != sizes or _DTYPES.get(tensors[name].dtype) != dtype:
-            given = f"{list(tensors[name].shape)} {tensors[name].dtype}"
-            raise ValueError(f"program.pt2 needs {name} of shape {sizes} and type {dtype}, network.safetensors holds {given}")
+            raise ValueError(f"program.pt2 needs tensor {name}, which network.safetensors does not hold; save the network again")
+        tensor = tensors[name]
+        if list(tensor.shape) != sizes or _DTYPES.get(tensor.dtype) != number:
+            dtype = next((known for known, code in _DTYPES.items() if code == number), "unknown dtype")
+            raise ValueError(
+                f"program.pt2 needs {name} of shape {sizes} and {dtype}, network.safetensors holds {list(tensor.shape)} and "
+                f"{tensor.dtype}; save the network again"
+            )
     extra = sorted(tensors.keys() - found.keys())
     if extra:
         raise ValueError(
