@@ -32,12 +32,13 @@ def of_channels(evidence: Evidence, group: int, scores: Mapping[str, Tensor]) ->
     readers = list(evidence.measured_readers(group))
 
     def error(gone: Tensor) -> float:
-        return sum(_of_reader(reader, gone, evidence.refits) for reader in readers)
+        return sum(error_of_cut(reader, gone, evidence.refits) for reader in readers)
 
     return _least(scores, error) if readers else UNMEASURED
 
 
-def _of_reader(reader: Reader, gone: Tensor, refits: bool) -> float:
+def error_of_cut(reader: Reader, gone: Tensor, refits: bool) -> float:
+    """Squared error of a reader's outputs without the channels `gone`, as a share of their energy; outputs that go are left out."""
     moments, features = reader.moments, reader.features[gone].flatten()
     if refits:
         lost = surgeon.rise(reader.inverse(), moments.dense, features[None])[:, 0]

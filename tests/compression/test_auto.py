@@ -9,13 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reptile_env.compression import auto
 from reptile_env.compression.importance import Scorer
 from reptile_env.compression.plan import removal_count
 from reptile_env.evaluation.live import LiveEvaluator
 from reptile_env.evaluation.settings import IMPORTANCE_NAMES, Settings
 from reptile_env.tasks.registry import make_task
 from reptile_env.tasks.splits import Split
-from tests.compression.scoring import error_of_cut, scorer_of, task_on
+from tests.compression.kinds import KINDS
+from tests.compression.networks import task_of
+from tests.compression.scoring import error_of_cut, scorer_of, task_of_kind, task_on
 
 CANDIDATES = [name for name in IMPORTANCE_NAMES if name not in ("random", "auto")]
 RATES = (0.25, 0.5, 0.75)
@@ -40,6 +43,17 @@ def test_no_importance_leaves_less_error_than_the_chosen_one(task: str, refit: b
         errors = {importance: error(scorer, importance, group, refit) for importance in CANDIDATES}
         assert all(chosen <= other * (1 + 1e-4) for other in errors.values()), (name, errors)
         assert torch.equal(scorer.channels("auto", group), scorer.channels(scorer.chosen[name], group))
+
+
+@pytest.mark.parametrize("name", ["transformer", "lstm both ways", "grouped", "generator", "1-d", "residual", "depthwise"])
+def test_the_error_is_that_of_the_cut_and_refitted_weights(name: str) -> None:
+    scorer = scorer_of(task_of_kind(name) if name in KINDS else task_of(name))
+    for group, size in enumerate(scorer.structure.sizes):
+        readers = list(scorer.measured_readers(group))
+        for gone in ([1], [0, size - 1], list(range(size // 2))):
+            for refit in (True, False):
+                error = sum(auto.error_of_cut(reader, torch.tensor(gone), refit) for reader in readers)
+                assert error == pytest.approx(error_of_cut(scorer, group, gone, refit), rel=0.02, abs=1e-4)
 
 
 def test_what_suits_depends_on_the_group_and_on_whether_a_refit_follows() -> None:

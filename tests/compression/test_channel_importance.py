@@ -96,19 +96,6 @@ def test_taylor_of_a_relu_network_is_the_papers_sum_over_a_filters_own_weights(u
     torch.testing.assert_close(scorer_of(task).channels("taylor", 0), own.detach().double().square(), rtol=1e-3, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["transformer", "lstm both ways", "grouped", "generator", "1-d"])
-def test_the_rise_is_that_of_the_refitted_error(name: str) -> None:
-    scorer = scorer_of(task_of_kind(name))
-    for group, size in enumerate(scorer.structure.sizes):
-        for gone in ([1], [0, size - 1], list(range(size // 2))):
-            rise = 0.0
-            for reader in scorer.measured_readers(group):
-                lost = surgeon.rise(reader.inverse(), reader.moments.dense, reader.features[gone].reshape(1, -1))[:, 0]
-                stays = ~torch.isin(reader.outputs, torch.tensor(gone))
-                rise += float(lost[stays].sum() / (reader.moments.dense * reader.moments.cross).sum(1)[stays].sum())
-            assert rise == pytest.approx(error_of_cut(scorer, group, gone), rel=0.02, abs=1e-4)
-
-
 def test_obs_removes_what_costs_least_after_what_is_gone_already(user_task: Task) -> None:
     scorer = scorer_of(user_task)
     for group, size in enumerate(scorer.structure.sizes):
@@ -172,6 +159,19 @@ def test_obs_finds_dead_and_duplicated_channels_which_magnitude_keeps() -> None:
     # Without its twin the other one is worth something: it stays when half of the channels go.
     assert len({1, 2} & set(obs.argsort()[4:].tolist())) == 1
     assert error_of_cut(scorer, 0, obs.argsort()[:2].tolist()) < 1e-4 < error_of_cut(scorer, 0, l1.argsort()[:2].tolist())
+
+
+def test_depthwise_filters_count_whichever_way_they_convolve() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = (nn.Conv2d(2, 6, 3), nn.ReLU(), nn.ConvTranspose2d(6, 6, 3, groups=6), nn.ReLU(), nn.Conv2d(6, 2, 1), nn.Flatten())
+        model = nn.Sequential(*layers).requires_grad_(False).eval()
+        x = torch.randn(20, 2, 6, 6)
+    model[2].weight[4] *= 50
+    scorer = scorer_of(task_on(model, Split(x, torch.zeros(20))))
+    assert set(scorer.structure.groups[0].producers) == {"0", "2"}
+    for importance in ("l1", "l2", "fpgm", "lamp"):
+        assert scorer.channels(importance, 0).argmax() == 4
 
 
 def test_dead_channels_cost_taylor_and_wanda_nothing() -> None:
