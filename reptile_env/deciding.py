@@ -8,7 +8,7 @@ from typing import NamedTuple
 from reptile_env.budget import Decision
 from reptile_env.compression.plan import Plan, Request, removal_count
 from reptile_env.episode import Position, Rules, Scene
-from reptile_env.evaluation.base import next_round_plan, rankable_groups
+from reptile_env.evaluation.base import rankable_groups
 from reptile_env.rewards import Reward, Transition
 
 
@@ -44,7 +44,7 @@ def decide(scene: Scene, at: Position, requested: Request, carried_out: bool) ->
     """
     evaluator, group, plan = scene.evaluator, at.group, at.plan
     if group == 0 and at.round > 0:
-        plan = next_round_plan(evaluator, plan)
+        plan = evaluator.next_round(plan)
     width, bits, rank = plan.widths[group], plan.bits[group], plan.ranks[group]
     asked = Decision(0, bits, rank)
     if carried_out:

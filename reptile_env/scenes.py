@@ -43,10 +43,7 @@ def make_scenes(
         ValueError: no task, two of one name, a budget out of reach, a reward that does not fit the metric, or what
             `make_reference` refuses.
     """
-    if "rank" in rules.components and settings.granularity != "structured":
-        rest = [name for name in rules.components if name != "rank"]
-        mend = f"give components={rest}" if rest else "use granularity='structured'"
-        raise ValueError(f"masked weights can't be factored, so granularity={settings.granularity!r} has no ranks: {mend}")
+    _check_ranks(rules, settings)
     tasks = list(task) if isinstance(task, (list, tuple)) else [task]
     if not tasks:
         raise ValueError("task=[] is empty; give at least one task")
@@ -62,6 +59,18 @@ def make_scenes(
     if any(evaluators[scene.evaluator.name] is not scene.evaluator for scene in scenes):
         raise ValueError("two different tasks have the same name, by which they are told apart; give Task(..., name=)")
     return scenes
+
+
+def _check_ranks(rules: Rules, settings: Settings) -> None:
+    if "rank" not in rules.components:
+        return
+    rest = [name for name in rules.components if name != "rank"]
+    mend = f"give components={rest}, or use " if rest else "use "
+    if settings.granularity != "structured":
+        what = f"masked weights can't be factored, so granularity={settings.granularity!r} has no ranks"
+        raise ValueError(f"{what}: {mend}granularity='structured'")
+    if rules.cost == "latency":
+        raise ValueError(f"the table of cost='latency' knows widths alone, no ranks: {mend}another cost")
 
 
 def _scene(evaluator: Evaluator, rules: Rules, sweep: Sequence[Request], w: float | None, comparable: bool) -> Scene:

@@ -73,7 +73,7 @@ def test_no_uniform_setting_returns_more_than_one() -> None:
 
 
 def test_a_step_carries_out_what_it_reports(builtin: str) -> None:
-    env = make(builtin, ID)
+    env = make(builtin, ID, rounding="nearest")
     env.reset(seed=0)
     for index, name in enumerate(env.groups):
         *_, info = env.step(env.action_for(0.3, 5, 0.4))
@@ -89,7 +89,7 @@ def test_a_step_carries_out_what_it_reports(builtin: str) -> None:
 
 
 def test_the_same_for_every_group_is_the_uniform_plan(builtin: str) -> None:
-    env = make(builtin, ID, measure="round")
+    env = make(builtin, ID, measure="round", rounding="nearest")
     for asked in (Request(0.2, 8, 0.5), Request(0.6, 32, 0.3)):
         through(env, asked)
         assert env.plan == uniform_plan(env.evaluator, *asked)
@@ -103,12 +103,12 @@ def test_no_best_plan_is_known_where_bits_are_decided_on() -> None:
 
 
 def test_what_can_not_be_factored_stays_whole() -> None:
-    env = make("digits-cnn", ID, measure="round")
+    env = make("digits-cnn", ID, measure="round", components=["rate", "rank"])
     rankable = env.evaluator.rankable
     assert {True, False} == set(rankable)
     assert not any(rankable[i] for i, features in enumerate(env.evaluator.features) if features["kind"] == "depthwise")
     env.reset(seed=0)
-    steps = play(env, [env.action_for(0.0, 32, 0.1)] * len(env.groups))
+    steps = play(env, [env.action_for(0.0, rank=0.1)] * len(env.groups))
     assert [info["rank"] for *_, info in steps] == [0.1 if can else 1.0 for can in rankable]
 
 
@@ -197,6 +197,8 @@ def test_masked_weights_have_bits_but_no_ranks(user_task: Task) -> None:
     for components, mend in ((None, r"components=\['rate', 'bits'\]"), (["rank"], "granularity='structured'")):
         with pytest.raises(ValueError, match=f"can't be factored.*{mend}"):
             make(user_task, ID, granularity="unstructured", components=components)
+    with pytest.raises(ValueError, match=r"knows widths alone, no ranks: give components=\['rate', 'bits'\]"):
+        make(user_task, ID, cost="latency")
     env = make(user_task, ID, granularity="unstructured", components=["rate", "bits"], recovery="none", w=0.5)
     total, info = through(env, Request(0.5, 4))
     assert set(env.plan.bits) == {4}

@@ -18,10 +18,19 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import reptile_env
-from tests.helpers import make, play, random_actions, run_python, stable
+from reptile_env.env import ReptilePruneEnv
+from tests.helpers import make as make_one
+from tests.helpers import play, random_actions, run_python, stable
 
 IDS = sorted(spec.id for spec in gym.registry.values() if str(spec.entry_point).startswith(f"{reptile_env.__name__}."))
 every_id = pytest.mark.parametrize("id", IDS)
+# The quickest way to quantize; no matter to ids without bits.
+QUICK = {"rounding": "nearest"}
+
+
+def make(task: Any, id: str = "ReptilePrune-v0", **kwargs: Any) -> ReptilePruneEnv:
+    """An environment without its wrappers."""
+    return make_one(task, id, **QUICK, **kwargs)
 
 
 def test_the_ids_are_registered() -> None:
@@ -30,7 +39,7 @@ def test_the_ids_are_registered() -> None:
 
 @every_id
 def test_gymnasium_finds_nothing_to_say(id: str, builtin: str) -> None:
-    env = gym.make(id, task=builtin, disable_env_checker=True).unwrapped
+    env = gym.make(id, task=builtin, disable_env_checker=True, **QUICK).unwrapped
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(env)
@@ -68,7 +77,7 @@ def test_the_episode_ends_terminated_and_is_never_truncated(id: str, builtin: st
 @every_id
 @pytest.mark.parametrize("mode", ["ansi", "rgb_array", "human"])
 def test_it_renders(id: str, mode: str, builtin: str) -> None:
-    env = gym.make(id, task=builtin, render_mode=mode, budget=0.5)
+    env = gym.make(id, task=builtin, render_mode=mode, budget=0.5, **QUICK)
     env.unwrapped.metadata["render_fps"] = 1000
     env.reset(seed=0)
     before = env.render()
@@ -131,7 +140,7 @@ def test_info_is_plain_data(id: str, builtin: str) -> None:
 @every_id
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_vector_environments_restart_as_gymnasium_says(id: str, mode: AutoresetMode) -> None:
-    envs = gym.make_vec(id, 2, "sync", {"autoreset_mode": mode}, task="digits-mlp")
+    envs = gym.make_vec(id, 2, "sync", {"autoreset_mode": mode}, task="digits-mlp", **QUICK)
     alone = make("digits-mlp", id)
     start, _ = alone.reset(seed=0)
     observations, _ = envs.reset(seed=0)

@@ -42,6 +42,9 @@ class Evaluator(Protocol):
     def cut(self, plan: Plan, group: int, count: int) -> Plan:
         """`plan` with the `count` least important of the group's remaining channels removed."""
 
+    def next_round(self, plan: Plan) -> Plan:
+        """The plan from which a round after `plan` goes on: on the network trained after it, where the recovery trains."""
+
     def measure(self, plan: Plan) -> Measurement:
         """What the network compressed to `plan` measures on the validation split."""
 
@@ -69,10 +72,4 @@ def make_evaluator(evaluator: str, task: Any, settings: Settings) -> Evaluator:
 def rankable_groups(evaluator: Evaluator) -> tuple[bool, ...]:
     """For each group whether its layers can be factored; an evaluator that does not say can factor all."""
     found: tuple[bool, ...] = getattr(evaluator, "rankable", (True,) * len(evaluator.sizes))
-    return found
-
-
-def next_round_plan(evaluator: Evaluator, plan: Plan) -> Plan:
-    """The plan that the next round starts from: `plan` itself unless the evaluator says otherwise."""
-    found: Plan = getattr(evaluator, "next_round", lambda same: same)(plan)
     return found
