@@ -15,12 +15,13 @@ from reptile_env.tasks.registry import make_task
 from reptile_env.tasks.registry import tasks as _list_tasks
 
 if TYPE_CHECKING:
+    from reptile_env.compression.latency import measure_latency
     from reptile_env.explaining import explain
     from reptile_env.saving import Compressed, compress, load
     from reptile_env.tasks.task import Task
 
 __version__ = "0.1.0"
-__all__ = ["Compressed", "Plan", "Task", "compress", "explain", "load", "make_task", "tasks"]
+__all__ = ["Compressed", "Plan", "Task", "compress", "explain", "load", "make_task", "measure_latency", "tasks"]
 
 # The folder tasks/ stays importable; the public name `reptile_env.tasks` is the function that lists them.
 tasks = _list_tasks
@@ -31,6 +32,7 @@ _LAZY = {
     "compress": "reptile_env.saving",
     "explain": "reptile_env.explaining",
     "load": "reptile_env.saving",
+    "measure_latency": "reptile_env.compression.latency",
 }
 
 _IDS: dict[str, dict[str, Any]] = {

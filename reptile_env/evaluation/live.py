@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from reptile_env.compression.cost import CostModel
 from reptile_env.compression.engine import Engine
 from reptile_env.compression.granularity import find_structure
 from reptile_env.compression.groups import Structure
+from reptile_env.compression.latency import latency_table
 from reptile_env.compression.plan import Plan, removal_count
 from reptile_env.compression.rounds import Rounds, check_parents
 from reptile_env.compression.skipped import skipped_layers, warn_of_skipped
@@ -69,6 +72,9 @@ class LiveEvaluator:
         self._engine = Engine(task, self.structure, self._calibration, settings)
         self.group_names, self.sizes, self.dense = self._engine.names, self._engine.sizes, self._engine.dense
         self.costs, self.features = self._engine.costs, self._engine.features
+        if settings.latency:
+            assert isinstance(self.costs, CostModel)  # the settings refuse other granularities
+            self.costs = replace(self.costs, latency=latency_table(self.structure, task.valid[:1].inputs))
         self.lists = self._engine.pruner.lists
         self._rounds = Rounds(self._engine)
         self._trains = "finetune" in settings.recovery.split("+")
@@ -136,6 +142,11 @@ class LiveEvaluator:
             raise ValueError(
                 f"ranks below 1 do not go with granularity={self.settings.granularity!r}: factors of a layer have none of its "
                 "holes; leave rank at 1, or use granularity='structured'"
+            )
+        if self.settings.latency and any(rank < 1 for rank in plan.ranks):
+            raise ValueError(
+                "ranks below 1 do not go with cost='latency': its table knows widths alone; leave rank at 1 "
+                "(components=('rate', 'bits')), or choose another cost"
             )
         for name, keep, size in zip(plan.names, plan.keep, self.sizes, strict=True):
             if isinstance(keep, int) == self.lists:
