@@ -40,4 +40,6 @@ def inputs_of(layer: nn.Module) -> int:
     named: Any = layer
     if isinstance(layer, CONVS):
         return int(named.in_channels)
+    if isinstance(layer, nn.Embedding):
+        return int(named.num_embeddings)
     return int(named.input_size if isinstance(layer, nn.RNNBase) else named.in_features)

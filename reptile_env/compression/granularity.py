@@ -92,10 +92,18 @@ def make_pruner(
     return PRUNERS[granularity](structure, state, inputs, scorer, importance)
 
 
-def find_structure(granularity: str, model: nn.Module, example: Split) -> Structure:
+def find_structure(granularity: str, model: nn.Module, example: Split, residual_width: bool = False) -> Structure:
     """The groups of a granularity by name.
+
+    Args:
+        granularity: ``structured``, ``unstructured`` or ``2:4``.
+        model: a trained network in evaluation mode; it is not altered.
+        example: a few examples that it runs on.
+        residual_width: see `find_groups`; for ``structured`` alone.
 
     Raises:
         ValueError: nothing can be cut; the message lists the reasons.
     """
+    if residual_width:
+        return find_groups(model, example, residual_width=True)
     return PRUNERS[granularity].find(model, example)

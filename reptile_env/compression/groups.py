@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from reptile_env.compression import hooks, prune
 from reptile_env.compression.assembly import Candidate, assemble
 from reptile_env.compression.dependency import graph_candidates
-from reptile_env.compression.layers import RECURRENT, prepare
+from reptile_env.compression.layers import RECURRENT, WidthNorm, prepare
 from reptile_env.compression.plan import Plan
 from reptile_env.compression.producers import Slot, plain_producers, special_producers
 from reptile_env.compression.skipped import OUTPUT, SINGLE, STREAM
 from reptile_env.tasks.splits import Inputs, Split, call
+
+STREAMS = (nn.Embedding, WidthNorm)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Structure:
         return Structure(model, groups, axes, self.skipped)
 
 
-def find_groups(model: nn.Module, example: Split) -> Structure:
+def find_groups(model: nn.Module, example: Split, residual_width: bool = False) -> Structure:
     """Groups of `model`, each checked: the cut network must compute what the network with the channels zeroed computes.
 
     Recurrent layers and attention heads are followed by `tracing`; convolutions and linear layers by torch-pruning's
@@ -131,21 +133,26 @@ def find_groups(model: nn.Module, example: Split) -> Structure:
     Args:
         model: a trained network in evaluation mode; it is not altered.
         example: a few examples that it runs on.
+        residual_width: the width of embeddings and of a Transformer's residual stream is a group as well.
 
     Raises:
-        ValueError: no layer can be cut; the message lists the reasons.
+        ValueError: no layer can be cut, or no residual stream or embedding though it was asked for; the message lists the reasons.
     """
-    prepared, refused = prepare(model)
+    prepared, refused = prepare(model, residual_width)
     search = _Search(prepared, example)
     modules = dict(prepared.named_modules())
     search.consider(assemble(prepared, example.inputs, list(special_producers(modules))))
     if not any(isinstance(module, RECURRENT) for module in modules.values()):
         # The graph unrolls recurrent layers over time, which takes minutes and finds nothing that `tracing` doesn't.
         search.consider(graph_candidates(prepared, example.inputs, search.order))
-    left = [p for p in plain_producers(modules) if search.is_open(p.name) and p.size > 1]
+    left = [p for p in plain_producers(modules, residual_width) if search.is_open(p.name) and p.size > 1]
     search.consider(assemble(prepared, example.inputs, left))
     search.skipped |= refused
-    return search.result()
+    structure = search.result()
+    if residual_width and not any(isinstance(modules[tensor.rpartition(".")[0]], STREAMS) for tensor, _ in structure.axes):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in structure.skipped.items())
+        raise ValueError(f"residual_width=True, but no embedding or residual stream can be cut ({reasons}); leave it out")
+    return structure
 
 
 class _Search:
@@ -168,7 +175,7 @@ class _Search:
             reason = candidate.reason or self._conflict(candidate) or self._check(candidate)
             if reason:
                 stream = self._stream(candidate)
-                self._streams |= set(candidate.producers) if stream else set()
+                self._streams |= set(candidate.producers if stream else [])
                 self.skipped |= dict.fromkeys([candidate.root, *self._named(candidate)], stream or reason)
                 continue
             for slot in candidate.slots:
@@ -206,11 +213,9 @@ class _Search:
 
     def _stream(self, candidate: Candidate) -> str:
         """Why a candidate whose channels are features of a layer norm can't be cut: mean and variance are of all of them."""
-        norms = {path for path in (slot.tensor.rpartition(".")[0] for slot in candidate.slots) if self._is_norm(path)}
-        return f"{STREAM} by {min(norms)}" if norms else ""
-
-    def _is_norm(self, path: str) -> bool:
-        return isinstance(self.model.get_submodule(path), nn.LayerNorm)
+        paths = {slot.tensor.rpartition(".")[0] for slot in candidate.slots}
+        norms = [path for path in paths if type(self.model.get_submodule(path)) is nn.LayerNorm]
+        return f"{STREAM} by {min(norms)}; residual_width=True cuts such widths" if norms else ""
 
     def _free(self, tensor: str, dim: int) -> NDArray[np.bool_]:
         return self._taken.setdefault((tensor, dim), np.zeros(self._sizes[tensor][dim], dtype=bool))

@@ -180,10 +180,42 @@ def _joined(states: list[Tensor]) -> Tensor | list[Tensor]:
     return [direction for state in states for direction in state]
 
 
-def prepare(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
+class WidthNorm(nn.LayerNorm):
+    """As `nn.LayerNorm`, and with fewer features than it stands for it computes what it would if the others were zeros.
+
+    Mean and variance are those of the dense width, so that cutting a residual stream equals zeroing its channels.
+
+    Args:
+        source: the layer to take over; it is not altered.
+    """
+
+    def __init__(self, source: nn.LayerNorm) -> None:
+        super().__init__(source.normalized_shape, source.eps, source.elementwise_affine, source.bias is not None, device="meta")
+        self.load_state_dict(source.state_dict(), assign=True)
+        self.dense_width = source.normalized_shape[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., features)``, as many as are left."""
+        gone = self.dense_width - x.shape[-1]
+        if gone == 0:
+            return functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        mean = x.sum(-1, keepdim=True) / self.dense_width
+        centred = x - mean
+        variance = (centred.square().sum(-1, keepdim=True) + gone * mean.square()) / self.dense_width
+        normal = centred * torch.rsqrt(variance + self.eps)
+        if self.weight is not None:
+            normal = normal * self.weight
+        return normal if self.bias is None else normal + self.bias
+
+
+def prepare(model: nn.Module, residual_width: bool = False) -> tuple[nn.Module, dict[str, str]]:
     """A copy of a network in which every layer that has a cuttable stand-in is replaced by it.
 
     The copy computes what the network computes. Names of parameters change below the replaced layers alone.
+
+    Args:
+        model: the network; it is not altered.
+        residual_width: layer norms get a stand-in as well (`WidthNorm`), so that the width of a residual stream can be cut.
 
     Returns:
         The copy, and for each layer that could not be replaced the reason.
@@ -197,6 +229,8 @@ def prepare(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
                 stand_in = Attention(module)
             except ValueError as error:
                 refused[name] = str(error)
+        elif residual_width and type(module) is nn.LayerNorm and len(module.normalized_shape) == 1:
+            stand_in = WidthNorm(module)
         elif type(module) in RECURRENT and module.num_layers > 1 and not module.proj_size:
             stand_in = RecurrentStack(module)
         elif isinstance(module, RECURRENT) and module.proj_size:

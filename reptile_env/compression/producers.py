@@ -84,11 +84,15 @@ def special_producers(modules: dict[str, nn.Module]) -> Iterator[Producer]:
             yield _attention(name, modules, *found)
 
 
-def plain_producers(modules: dict[str, nn.Module]) -> Iterator[Producer]:
-    """Output channels of convolutions and linear layers."""
+def plain_producers(modules: dict[str, nn.Module], embeddings: bool = False) -> Iterator[Producer]:
+    """Output channels of convolutions and linear layers, and on request those of embeddings."""
     for name, module in modules.items():
         if isinstance(module, (*CONVS, nn.Linear)) and not is_depthwise(module):
             yield _plain(name, module)
+        elif embeddings and isinstance(module, nn.Embedding):
+            # A linear layer of one-hot inputs.
+            channels = np.arange(module.embedding_dim)
+            yield Producer(name, "linear", (name,), name, channels, (Slot(f"{name}.weight".lstrip("."), 1, channels, channels),))
 
 
 def _plain(name: str, layer: Any) -> Producer:

@@ -104,6 +104,8 @@ def _follow(module: Any, dense: Any) -> None:
         kept = weight if weight is not None else module.running_mean
         if kept is not None:
             module.num_features = len(kept)
+    elif isinstance(module, nn.Embedding):
+        module.embedding_dim = module.weight.shape[1]
     elif isinstance(module, nn.LayerNorm):
         module.normalized_shape = tuple(module.weight.shape)
     elif isinstance(module, nn.GroupNorm):

@@ -90,7 +90,8 @@ class StandIns:
         Raises:
             ValueError: tensors that do not fit the network.
         """
-        model = prepare(into)[0].eval()
+        # Layer norms too: one that lost features lost them with the width of its residual stream.
+        model = prepare(into, residual_width=True)[0].eval()
         state, scales, factors = self._plain(tensors, dict(model.named_modules()))
         _check_fits(state, model.state_dict())
         prune.install(model, state)

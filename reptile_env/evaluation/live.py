@@ -39,11 +39,11 @@ def live_evaluator(task: str | Task, settings: Settings) -> LiveEvaluator:
     return made
 
 
-def structure_of(task: Task, granularity: str = "structured") -> Structure:
+def structure_of(task: Task, granularity: str = "structured", residual_width: bool = False) -> Structure:
     """Groups of a task's network, found once a process; layers that can't be cut are warned of then."""
-    key = "structure", granularity
+    key = "structure", granularity, residual_width
     if key not in task.kept:
-        task.kept[key] = find_structure(granularity, task.model, task.valid[:4])
+        task.kept[key] = find_structure(granularity, task.model, task.valid[:4], residual_width)
         warn_of_skipped(task.name, task.kept[key])
     found: Structure = task.kept[key]
     task.kept["skipped"] = skipped_layers(found)
@@ -67,7 +67,7 @@ class LiveEvaluator:
     def __init__(self, task: Task, settings: Settings) -> None:
         self.task, self.settings = task, settings
         self.name, self.w, self.higher_is_better, self.metric_name = task.name, task.w, task.higher_is_better, task.metric_name
-        self.structure = structure_of(task, settings.granularity)
+        self.structure = structure_of(task, settings.granularity, settings.residual_width)
         self._calibration = _spread(task.train, settings.calibration_examples)
         self._engine = Engine(task, self.structure, self._calibration, settings)
         self.group_names, self.sizes, self.dense = self._engine.names, self._engine.sizes, self._engine.dense

@@ -114,6 +114,8 @@ class Settings:
         if self.calibration_examples < 1:
             raise ValueError(f"calibration_examples={self.calibration_examples}; at least 1 is needed")
         object.__setattr__(self, "finetune", make_finetune(self.finetune))
+        if self.residual_width and self.granularity != "structured":
+            raise ValueError(f"residual_width=True does not go with granularity={self.granularity!r}: single weights have no width")
         if self.latency and self.granularity != "structured":
             raise ValueError(f"cost='latency' does not go with granularity={self.granularity!r}: masked weights don't run faster")
 
