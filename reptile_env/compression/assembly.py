@@ -73,17 +73,24 @@ def assemble(model: nn.Module, inputs: Inputs, producers: Sequence[Producer]) ->
 
 
 def _trace_blocks(model: nn.Module, inputs: Inputs, producer: Producer) -> tuple[Producer, dict[str, Positions]]:
-    """Trace a producer; where blocks of its outputs become one channel each (a reshape to an image), trace the blocks."""
+    """Trace a producer; where several of its outputs become one channel, trace those together.
+
+    Outputs become one in blocks (a reshape to an image), or at equal distances (halves that gate one another: GLU).
+    """
     try:
         return producer, trace(model, inputs, producer)
     except MixedError as mixed:
         width, features = len(producer.outputs), mixed.features
-        if producer.kind != "linear" or features >= width or width % features:
+        if producer.kind not in ("linear", "conv") or features >= width or width % features:
             raise
-        blocks = np.arange(width) // (width // features)
-        slots = tuple(replace(slot, channels=blocks[slot.channels]) for slot in producer.slots)
-        coarse = replace(producer, outputs=blocks, slots=slots)
-        return coarse, trace(model, inputs, coarse)
+        for together in (np.arange(width) // (width // features), np.arange(width) % features):
+            slots = tuple(replace(slot, channels=together[slot.channels]) for slot in producer.slots)
+            coarse = replace(producer, outputs=together, slots=slots)
+            try:
+                return coarse, trace(model, inputs, coarse)
+            except MixedError:
+                continue
+        raise
 
 
 def _ties(modules: dict[str, nn.Module], producers: Sequence[Producer], reached: Sequence[dict[str, Positions]]) -> Ties:

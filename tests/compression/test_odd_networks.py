@@ -64,8 +64,8 @@ def normalised(norm: Any) -> nn.Module:
 # name -> (network, groups that are cut, a layer that isn't and why)
 ODD: dict[str, tuple[nn.Module, list[str], tuple[str, str]]] = {
     "by name": (ByName(), ["a", "b"], ("c", "network's output")),
-    "gated": (Gated(), ["a", "c"], ("b", "arrive mixed")),
-    "shuffled": (Shuffled(), ["b"], ("a", "arrive mixed")),
+    "gated": (Gated(), ["a", "b", "c"], ("d", "network's output")),
+    "shuffled": (Shuffled(), ["a", "b"], ("head", "network's output")),
     "with nothing": (WithNothing(), ["a"], ("b", "network's output")),
     "weight norm": (normalised(parametrizations.weight_norm), ["4"], ("2", "not a plain parameter")),
     "spectral norm": (normalised(parametrizations.spectral_norm), ["4"], ("0", "not a plain parameter")),

@@ -85,7 +85,7 @@ def test_norms_of_a_residual_stream_are_listed() -> None:
     assert "normalised as a whole by encoder.layers" in task.skipped["embed"]
 
 
-@pytest.mark.parametrize("name", ["gated", "shuffled", "weight norm"])
+@pytest.mark.parametrize("name", ["spectral norm", "weight norm"])
 def test_producers_that_cant_be_followed_are_warned_of(name: str) -> None:
     model, _, (left, reason) = ODD[name]
     task = task_on(model)
