@@ -106,6 +106,8 @@ class Engine:
                 replaced |= step(bench, plan)
             if any(rank < 1 for rank in plan.ranks):
                 replaced |= low_rank.factor(bench, plan)
+                if recovery.recalibrate in self._steps:
+                    replaced |= recovery.recalibrate(bench, plan)  # the statistics of the factored network, not the whole one's
             if self._finetunes:
                 finetune.finetune(bench, self.task, self.settings.finetune, self.teacher)
             if any(bits < FLOAT_BITS for bits in plan.bits):

@@ -75,9 +75,9 @@ class Factored(nn.Module):
         super().__init__()
         self.first, self.second = first, second
 
-    def forward(self, input: Tensor) -> Tensor:
-        """The second layer of the first."""
-        made: Tensor = self.second(self.first(input))
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The second layer of the first, which takes further arguments: the output size of a transposed convolution."""
+        made: Tensor = self.second(self.first(input, *args, **kwargs))
         return made
 
     def __getattr__(self, name: str) -> Any:
