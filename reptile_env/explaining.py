@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
-from reptile_env.compression.plan import Plan, removal_count
+from reptile_env.compression.plan import FLOAT_BITS, Plan, removal_count
 from reptile_env.evaluation.live import live_evaluator
 from reptile_env.evaluation.reference import make_reference
 from reptile_env.evaluation.settings import check_cost, make_settings
@@ -70,6 +70,8 @@ def explain(
     evaluator = live_evaluator(task, make_settings(**settings))
     chosen = plan if isinstance(plan, Plan) else Plan.from_dict(plan)
     reference = make_reference(evaluator, check_cost(cost), uniform_rates(DEFAULT_MAX_RATE), w)
+    # Where the network was trained in between, what the round before removed can't be given back.
+    whole = evaluator.dense if chosen.parent is None else chosen.parent
     here, dense_cost = evaluator.measure(chosen), reference.dense.cost(cost)
     explanations = []
     for index, (name, size, sensitivity) in enumerate(
@@ -77,9 +79,10 @@ def explain(
     ):
         kept = chosen.widths[index]
         count = min(max(1, removal_count(size, STEP)), kept - 1)
-        undone = evaluator.measure(chosen.replace(index, evaluator.dense.keep[index]))
+        undone = evaluator.measure(chosen.replace(index, whole.keep[index], bits=whole.bits[index], rank=whole.ranks[index]))
         deeper = evaluator.measure(evaluator.cut(chosen, index, count))
-        alone = evaluator.costs.all(evaluator.dense.replace(index, chosen.keep[index]).widths)[cost]
+        only = evaluator.dense.replace(index, chosen.keep[index], bits=chosen.bits[index], rank=chosen.ranks[index])
+        alone = evaluator.costs.all(*only.levels)[cost]
         changes = {
             f"{what}_{quantity}": value
             for what, other in (("undo", undone), ("deeper", deeper))
@@ -89,7 +92,11 @@ def explain(
                 ("return", reference.return_of(other) - reference.return_of(here)),
             )
         }
-        reason = _reason(name, kept, size, UNITS[evaluator.settings.granularity], count, evaluator.metric_name, cost, changes)
+        keeps = f"{name} keeps {kept} of {size} {UNITS[evaluator.settings.granularity]}{_extras(chosen, index)}"
+        if name in evaluator.chosen:
+            keeps += f", chosen by {evaluator.chosen[name]}"
+        untouched = only == evaluator.dense
+        reason = _reason(keeps, untouched, count, evaluator.metric_name, cost, changes)
         explanations.append(
             GroupExplanation(
                 group=name, kept=kept, size=size, sensitivity=sensitivity, saved=1 - alone / dense_cost, **changes, reason=reason
@@ -98,7 +105,12 @@ def explain(
     return explanations
 
 
-def _reason(name: str, kept: int, size: int, unit: str, count: int, metric: str, cost: str, changes: dict[str, float]) -> str:
+def _extras(plan: Plan, index: int) -> str:
+    bits = f", at {plan.bits[index]} bits" if plan.bits[index] != FLOAT_BITS else ""
+    return bits + (f", in factors of {plan.ranks[index]:.0%} of its parameters" if plan.ranks[index] < 1 else "")
+
+
+def _reason(keeps: str, untouched: bool, count: int, metric: str, cost: str, changes: dict[str, float]) -> str:
     undo = (
         f"{metric} {changes['undo_metric']:+.4f} for {changes['undo_cost']:+.1%} of {cost} (return {changes['undo_return']:+.3f})"
     )
@@ -106,7 +118,6 @@ def _reason(name: str, kept: int, size: int, unit: str, count: int, metric: str,
         f"{metric} {changes['deeper_metric']:+.4f} for {changes['deeper_cost']:+.1%} of {cost} "
         f"(return {changes['deeper_return']:+.3f})"
     )
-    first = f"{name} keeps {kept} of {size} {unit}."
-    whole = "Nothing was cut." if kept == size else f"Giving back all would be {undo}."
+    whole = "Nothing was done to it." if untouched else f"Giving back all would be {undo}."
     last = "No more of it can go." if count == 0 else f"Removing {count} more would be {deeper}."
-    return f"{first} {whole} {last}"
+    return f"{keeps}. {whole} {last}"

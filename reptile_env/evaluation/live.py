@@ -17,6 +17,7 @@ from reptile_env.compression.engine import Engine
 from reptile_env.compression.granularity import find_structure
 from reptile_env.compression.groups import Structure
 from reptile_env.compression.latency import latency_table
+from reptile_env.compression.low_rank import can_factor_group
 from reptile_env.compression.plan import Plan, removal_count
 from reptile_env.compression.rounds import Rounds, check_parents
 from reptile_env.compression.skipped import skipped_layers, warn_of_skipped
@@ -72,10 +73,12 @@ class LiveEvaluator:
         self._engine = Engine(task, self.structure, self._calibration, settings)
         self.group_names, self.sizes, self.dense = self._engine.names, self._engine.sizes, self._engine.dense
         self.costs, self.features = self._engine.costs, self._engine.features
+        self.chosen = self._engine.chosen
         if settings.latency:
             assert isinstance(self.costs, CostModel)  # the settings refuse other granularities
             self.costs = replace(self.costs, latency=latency_table(self.structure, task.valid[:1].inputs))
         self.lists = self._engine.pruner.lists
+        self.rankable = tuple(self.lists and can_factor_group(self.structure, i) for i in range(len(self.sizes)))
         self._rounds = Rounds(self._engine)
         self._trains = "finetune" in settings.recovery.split("+")
         self._lock = threading.RLock()
