@@ -61,7 +61,10 @@ def test_results_are_saved_as_they_come(tmp_path: Path) -> None:
 def test_fashion_mnist_is_split_and_normalised(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for name, count in (("train", 60_000), ("t10k", 20)):
-        images, classes = generator.integers(0, 256, (count, 2, 2), dtype=np.uint8), generator.integers(0, 10, count, dtype=np.uint8)
+        images, classes = (
+            generator.integers(0, 256, (count, 2, 2), dtype=np.uint8),
+            generator.integers(0, 10, count, dtype=np.uint8),
+        )
         (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, count, 2, 2) + images.tobytes())
         (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, count) + classes.tobytes())
     train, valid, test = fashion.splits(tmp_path)
