@@ -25,7 +25,7 @@ Task = Annotated[str, typer.Option(help="a built-in task, or module:function tha
 Steps = Annotated[int, typer.Option(help="plans to evaluate")]
 Seed = Annotated[int, typer.Option(help="of everything that is drawn")]
 Budget = Annotated[float | None, typer.Option(help="cap on the final cost, as a fraction of the dense network's")]
-Cost = Annotated[str, typer.Option(help="what is saved: macs, params or bytes")]
+Cost = Annotated[str, typer.Option(help="what is saved: macs, params, bytes or latency")]
 Recovery = Annotated[str, typer.Option(help="what follows a cut: reconstruct, recalibrate, none, or names joined by +")]
 Rounds = Annotated[int, typer.Option(help="passes over all groups in an episode")]
 Measure = Annotated[str | None, typer.Option(help="evaluate the agent's plans after every step, or once a round; default: its own")]

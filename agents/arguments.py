@@ -30,7 +30,7 @@ class Options:
         steps: plans to evaluate, at least 1.
         seed: of everything that is drawn.
         budget: cap on the final cost as a fraction of dense, or None.
-        cost: ``macs``, ``params`` or ``bytes``.
+        cost: ``macs``, ``params``, ``bytes`` or ``latency``.
         recovery: what follows a cut.
         rounds: passes over all groups in an episode.
         measure: ``step``, ``round``, or None for the agent's own.

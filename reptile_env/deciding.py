@@ -8,7 +8,6 @@ from typing import NamedTuple
 from reptile_env.budget import Decision
 from reptile_env.compression.plan import Plan, Request, removal_count
 from reptile_env.episode import Position, Rules, Scene
-from reptile_env.evaluation.base import rankable_groups
 from reptile_env.rewards import Reward, Transition
 
 
@@ -48,7 +47,7 @@ def decide(scene: Scene, at: Position, requested: Request, carried_out: bool) ->
     width, bits, rank = plan.widths[group], plan.bits[group], plan.ranks[group]
     asked = Decision(0, bits, rank)
     if carried_out:
-        lowest_rank = min(rank, requested.rank) if rankable_groups(evaluator)[group] else rank
+        lowest_rank = min(rank, requested.rank) if evaluator.rankable[group] else rank
         asked = Decision(removal_count(width, requested.rate), min(bits, requested.bits), lowest_rank)
     done = scene.wall.decide(plan.levels, group, at.round, asked) if scene.wall else asked
     plan = evaluator.cut(plan, group, done.count).replace(group, bits=done.bits, rank=done.rank)

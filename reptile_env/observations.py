@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reptile_env.compression.plan import FLOAT_BITS, Plan
 from reptile_env.errors import unknown
-from reptile_env.evaluation.base import Evaluator, rankable_groups
+from reptile_env.evaluation.base import Evaluator
 
 KINDS = ("conv", "depthwise", "linear", "recurrent", "attention", "other")
 
@@ -122,7 +122,7 @@ def group(view: View) -> NDArray[np.float32]:
     if "bits" in view.components:
         values.append(view.plan.bits[index] / FLOAT_BITS)
     if "rank" in view.components:
-        values += [view.plan.ranks[index], float(rankable_groups(view.evaluator)[index])]
+        values += [view.plan.ranks[index], float(view.evaluator.rankable[index])]
     return np.clip(np.array(kind + values, dtype=np.float32), 0, 1)
 
 

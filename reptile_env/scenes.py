@@ -12,7 +12,7 @@ from reptile_env.budget import BudgetWall
 from reptile_env.compression.plan import Request
 from reptile_env.episode import Rules, Scene
 from reptile_env.errors import unknown
-from reptile_env.evaluation.base import Evaluator, make_evaluator, rankable_groups
+from reptile_env.evaluation.base import Evaluator, make_evaluator
 from reptile_env.evaluation.reference import make_reference
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.registry import best_known
@@ -85,7 +85,7 @@ def _scene(evaluator: Evaluator, rules: Rules, sweep: Sequence[Request], w: floa
             rules.max_rate,
             rules.rounds,
             bits="bits" in rules.components,
-            ranks=[rankable and "rank" in rules.components for rankable in rankable_groups(evaluator)],
+            ranks=[rankable and "rank" in rules.components for rankable in evaluator.rankable],
         )
     known = best_known(evaluator.name, evaluator.settings, rules.cost, reference.uniform_rate) if comparable else math.nan
     return Scene(evaluator, reference, wall, known)

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 import reptile_env
 from reptile_env.actions import COMPONENTS
@@ -17,8 +19,10 @@ from reptile_env.compression.plan import Request
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.evaluation.reference import uniform_plan
 from reptile_env.observations import GROUP_FEATURES, KINDS
+from reptile_env.tasks.splits import Split
 from reptile_env.tasks.task import Task
-from tests.helpers import make, play, random_actions
+from reptile_env.tasks.training import train
+from tests.helpers import classes, make, play, random_actions
 
 ID = "ReptileCompress-v0"
 SUBSETS = [list(subset) for count in (1, 2, 3) for subset in itertools.combinations(COMPONENTS, count)]
@@ -102,14 +106,49 @@ def test_no_best_plan_is_known_where_bits_are_decided_on() -> None:
     assert np.isnan(through(env, Request(0.1))[1]["score"])
 
 
-def test_what_can_not_be_factored_stays_whole() -> None:
-    env = make("digits-cnn", ID, measure="round", components=["rate", "rank"])
-    rankable = env.evaluator.rankable
-    assert {True, False} == set(rankable)
-    assert not any(rankable[i] for i, features in enumerate(env.evaluator.features) if features["kind"] == "depthwise")
+class Recurrent(nn.Module):
+    """A recurrent layer, which can't be factored, before two linear ones, which can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 12, batch_first=True)
+        self.hidden = nn.Linear(12, 16)
+        self.out = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs, _ = self.gru(x.unflatten(1, (2, 4)))
+        found: Tensor = self.out(torch.relu(self.hidden(outputs[:, -1])))
+        return found
+
+
+@pytest.fixture(scope="module")
+def recurrent_task() -> Task:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Recurrent()
+    x, y = classes(400)
+    trained = train(model, Split(x[:200], y[:200]), epochs=20, loss=nn.functional.cross_entropy, lr=1e-2)
+    return Task(trained, (x[:200], y[:200]), (x[200:], y[200:]), name="recurrent", w=0.5)
+
+
+def test_what_can_not_be_factored_stays_whole(recurrent_task: Task) -> None:
+    env = make(recurrent_task, ID)
+    assert env.evaluator.rankable == (False, True)
     env.reset(seed=0)
-    steps = play(env, [env.action_for(0.0, rank=0.1)] * len(env.groups))
-    assert [info["rank"] for *_, info in steps] == [0.1 if can else 1.0 for can in rankable]
+    steps = play(env, [env.action_for(0.0, rank=0.1)] * 2)
+    assert [(info["rank_requested"], info["rank"]) for *_, info in steps] == [(0.1, 1.0), (0.1, 0.1)]
+    assert env.plan == uniform_plan(env.evaluator, 0.0, rank=0.1)
+    assert env.plan.ranks == (1.0, 0.1)
+    described = make(recurrent_task, ID, observation="group")
+    first, _ = described.reset(seed=0)
+    second, *_ = described.step(described.action_for(0.0))
+    assert [first[-1], second[-1]] == [0, 1]
+    # The wall does not count on what can't be done.
+    timid = make(recurrent_task, ID, components=["rank"], budget=0.8, cost="params")
+    timid.reset(seed=0)
+    assert [info["rank"] < 1 for *_, info in play(timid, [timid.action_for(0)] * 2)] == [False, True]
+    with pytest.raises(ValueError, match="can't be reached"):
+        make(recurrent_task, ID, components=["rank"], budget=0.7, cost="params")
 
 
 @given(rounds=st.integers(2, 3), seed=st.integers(0, 1000))

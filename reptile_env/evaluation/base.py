@@ -20,6 +20,7 @@ class Evaluator(Protocol):
         settings: what its measurements depend on beside task and plan.
         group_names: groups in network order.
         sizes: dense channels of each group.
+        rankable: for each group whether a rank below 1 changes any of its layers.
         features: for each group its static description (see `observations.GROUP_FEATURES`).
         costs: the cost model.
         dense: the plan that keeps everything.
@@ -32,6 +33,7 @@ class Evaluator(Protocol):
     settings: Settings
     group_names: tuple[str, ...]
     sizes: tuple[int, ...]
+    rankable: tuple[bool, ...]
     features: tuple[dict[str, Any], ...]
     costs: Costs
     dense: Plan
@@ -67,9 +69,3 @@ def make_evaluator(evaluator: str, task: Any, settings: Settings) -> Evaluator:
     module, function = EVALUATORS[evaluator].split(":")
     made: Evaluator = getattr(importlib.import_module(module), function)(task, settings)
     return made
-
-
-def rankable_groups(evaluator: Evaluator) -> tuple[bool, ...]:
-    """For each group whether its layers can be factored; an evaluator that does not say can factor all."""
-    found: tuple[bool, ...] = getattr(evaluator, "rankable", (True,) * len(evaluator.sizes))
-    return found

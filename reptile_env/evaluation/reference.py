@@ -9,7 +9,7 @@ import numpy as np
 
 from reptile_env.compression.plan import FLOAT_BITS, Plan, Request, removal_count
 from reptile_env.errors import number
-from reptile_env.evaluation.base import Evaluator, rankable_groups
+from reptile_env.evaluation.base import Evaluator
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.rewards import quality, utility
 
@@ -61,7 +61,7 @@ class Reference:
 def uniform_plan(evaluator: Evaluator, rate: float, bits: int = FLOAT_BITS, rank: float = 1.0) -> Plan:
     """The plan that removes `rate` of every group and gives it `bits` and, where its layers can be factored, `rank`."""
     plan = evaluator.dense
-    for group, (size, rankable) in enumerate(zip(evaluator.sizes, rankable_groups(evaluator), strict=True)):
+    for group, (size, rankable) in enumerate(zip(evaluator.sizes, evaluator.rankable, strict=True)):
         plan = evaluator.cut(plan, group, removal_count(size, rate)).replace(group, bits=bits, rank=rank if rankable else 1.0)
     return plan
 
