@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from reptile_env.compression import prune
-from reptile_env.compression.layers import RECURRENT, prepare
+from reptile_env.compression.layers import prepare
 from reptile_env.compression.layout import MEND, Coding, Entry
+from reptile_env.compression.low_rank import factored
 from reptile_env.compression.macs import can_be_factored
 from reptile_env.compression.modules import INPUT_LEVELS, Factored, Quantized
-from reptile_env.compression.producers import CONVS, TRANSPOSED
+from reptile_env.compression.producers import TRANSPOSED
 
 FACTORED, QUANTIZED = "factored", "quantized"
 _STEP, _ZERO = "input_scale", "input_zero_point"
@@ -96,8 +96,7 @@ class StandIns:
         _check_fits(state, model.state_dict())
         prune.install(model, state)
         for path, (first, second) in factors.items():
-            layer = model.get_submodule(path)
-            model.set_submodule(path, Factored(_with(layer, first), _second(layer, second, state.get(f"{path}.bias"))))
+            model.set_submodule(path, factored(model.get_submodule(path), first, second))
         for path, steps in scales.items():
             model.set_submodule(path, Quantized(model.get_submodule(path), self.bits[path], steps, *self.inputs[path]))
         return model.eval()
@@ -167,7 +166,7 @@ def _check_fits(state: Mapping[str, Tensor], dense: Mapping[str, Tensor]) -> Non
 
 
 def _is_product(first: Tensor, second: Tensor, layer: Any) -> bool:
-    if layer is None or not can_be_factored(layer) or isinstance(layer, RECURRENT):
+    if layer is None or not can_be_factored(layer):
         return False
     axis, dims = output_axis(layer), layer.weight.dim()
     inner = tuple(second.shape[2:]) == (1,) * (dims - 2)
@@ -179,20 +178,3 @@ def _product_shape(first: Tensor, second: Tensor, layer: nn.Module) -> Tensor:
     shape = list(first.shape)
     shape[axis] = second.shape[axis]
     return torch.empty(shape, dtype=first.dtype, device="meta")
-
-
-def _with(layer: nn.Module, weight: Tensor) -> nn.Module:
-    """A copy of a layer with another weight and no bias."""
-    made = copy.deepcopy(layer)
-    made.register_parameter("bias", None)
-    prune.install(made, {"weight": weight})
-    return made
-
-
-def _second(layer: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """The layer of kernel 1 that follows the first factor."""
-    kind: Any = type(layer)
-    sizes = (weight.shape[1 - output_axis(layer)], weight.shape[output_axis(layer)])
-    made: nn.Module = kind(*sizes, *([1] if isinstance(layer, CONVS) else []), bias=bias is not None, device="meta")
-    prune.install(made, {"weight": weight} | ({} if bias is None else {"bias": bias}))
-    return made.requires_grad_(False)
