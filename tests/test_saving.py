@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -25,10 +26,16 @@ from tests.helpers import ROOT, make
 TASKS = ["digits-cnn", "digits-mlp"]
 
 
-@pytest.fixture(params=TASKS)
-def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Compressed, Path]:
+@pytest.fixture(scope="module", params=TASKS)
+def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Compressed, Path]:
     small = reptile_env.compress(request.param, make(request.param).reference.uniform_plan)
-    return small, small.save(tmp_path / "network")
+    return small, small.save(tmp_path_factory.mktemp("saved") / "network")
+
+
+@pytest.fixture
+def saved(original: tuple[Compressed, Path], tmp_path: Path) -> tuple[Compressed, Path]:
+    """A network and a folder of it that a test may alter."""
+    return original[0], shutil.copytree(original[1], tmp_path / "network")
 
 
 def test_loads_without_the_class_and_into_it(saved: tuple[Compressed, Path]) -> None:
