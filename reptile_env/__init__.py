@@ -15,7 +15,7 @@ from reptile_env.tasks.registry import make_task
 from reptile_env.tasks.registry import tasks as _list_tasks
 
 if TYPE_CHECKING:
-    from reptile_env.compression.latency import measure_latency
+    from reptile_env.compression.timing import measure_latency
     from reptile_env.explaining import explain
     from reptile_env.saving import Compressed, compress, load
     from reptile_env.tasks.task import Task
@@ -32,7 +32,7 @@ _LAZY = {
     "compress": "reptile_env.saving",
     "explain": "reptile_env.explaining",
     "load": "reptile_env.saving",
-    "measure_latency": "reptile_env.compression.latency",
+    "measure_latency": "reptile_env.compression.timing",
 }
 
 _IDS: dict[str, dict[str, Any]] = {

@@ -202,7 +202,8 @@ class _Search:
             has_weights = next(module.parameters(recurse=False), None) is not None
             inside = any(name.startswith(f"{skipped}.") for skipped in self.skipped)
             if has_weights and name not in self.skipped and name not in touched and not inside:
-                self.skipped[name] = f"{type(module).__name__} is not part of any prunable group"
+                mend = "; residual_width=True cuts such widths" if type(module) in (nn.Embedding, nn.LayerNorm) else ""
+                self.skipped[name] = f"{type(module).__name__} is not part of any prunable group{mend}"
         structure.skipped = {name: reason for name, reason in self.skipped.items() if not self.is_cut(name)}
         return structure
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from reptile_env.compression import hooks, latency_file, prune
+from reptile_env.compression import hooks, latency_file, prune, timing
 from reptile_env.compression.groups import Structure
 from reptile_env.compression.layers import RECURRENT
 from reptile_env.compression.producers import CONVS, TRANSPOSED, is_depthwise
@@ -29,7 +27,6 @@ from reptile_env.tasks.splits import Inputs, call, map_inputs, tensors_of
 
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the positions along each dimension
 BUDGET = 8.0  # seconds for the whole table
-FEWEST, MOST = 5, 50  # runs of each entry
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class LatencyTable:
     Attributes:
         layers: what plans shrink.
         constant: seconds of everything else.
-        dense: seconds of the dense network, as measured from end to end.
+        dense: seconds of the dense network.
     """
 
     layers: tuple[LayerTimes, ...]
@@ -95,29 +92,6 @@ class LatencyTable:
         """``(..., groups)`` to ``(...)``; the same floats wherever the same table is read."""
         wide = np.asarray(widths, dtype=np.int64)
         return np.asarray(sum((layer.at(wide) for layer in self.layers), np.zeros(wide.shape[:-1])) + self.constant)
-
-
-def measure_latency(model: nn.Module, inputs: Inputs, seconds: float = 1.0) -> float:
-    """Median seconds of a forward pass from end to end, on this machine, with torch's number of threads as it is.
-
-    Args:
-        model: any network; it is run as it is, in evaluation mode.
-        inputs: a tensor, a tuple (``model(*inputs)``) or a dict (``model(**inputs)``); its batch is what is timed.
-        seconds: how long to measure, above 0; at least 5 passes.
-
-    Raises:
-        ValueError: `seconds` not above 0.
-    """
-    if not seconds > 0:
-        raise ValueError(f"seconds={seconds}; it must be above 0")
-    was_training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        with torch.inference_mode():
-            return statistics.median(_times(lambda: call(model, inputs), seconds))
-    finally:
-        for module in was_training:
-            module.training = True
 
 
 def latency_table(structure: Structure, inputs: Inputs) -> LatencyTable:
@@ -167,7 +141,11 @@ def _measured(
     lines: Mapping[str, tuple[Line, Line]],
     seen: Mapping[str, list[Any]],
 ) -> dict[str, Any]:
-    """Seconds of the dense network and of every layer at every width; layers that are alike are measured once."""
+    """Seconds of the dense network and of every layer at every width.
+
+    Layers that are alike are measured once, by themselves, where their weights stay in the processor's cache; all times are then
+    scaled to what the dense layer takes in its place in the network, where weights have to be fetched.
+    """
     alike: dict[str, list[str]] = {}
     for name, layer in layers.items():
         grids = [line.grid.tolist() for line in lines[name]]
@@ -175,12 +153,15 @@ def _measured(
     entries = sum(math.prod(len(line.grid) for line in lines[names[0]]) for names in alike.values())
     tables: dict[str, list[list[float]]] = {}
     with torch.inference_mode():
-        dense = _least(functools.partial(call, model, inputs), BUDGET / 8)
+        inside, between = timing.in_place(model, inputs, layers, BUDGET / 8)
+        # A network of very short layers is slowed down by timing them; a long one is not left in peace from end to end.
+        dense = min(timing.least(functools.partial(call, model, inputs), BUDGET / 8), sum(inside.values()) + between)
         for names in alike.values():
             layer, given = layers[names[0]], seen[names[0]]
             rows, columns = (line.grid.tolist() for line in lines[names[0]])
             table = [[_seconds_of(layer, given, row, column, BUDGET / entries) for column in columns] for row in rows]
-            tables |= dict.fromkeys(names, table)
+            for name in names:
+                tables[name] = [[seconds * inside[name] / table[-1][-1] for seconds in row] for row in table]
     return {"dense": dense, "layers": tables}
 
 
@@ -189,25 +170,7 @@ def _seconds_of(layer: Any, given: list[Any], inputs: int, outputs: int, budget:
     small = _sliced(layer, inputs, outputs)
     width = small.groups * inputs if isinstance(layer, CONVS) and not isinstance(layer, TRANSPOSED) else inputs
     cut = [_narrowed(layer, data, width) for data in given]
-    return sum(_least(functools.partial(small, data), budget / len(cut)) for data in cut)
-
-
-def _least(run: Callable[[], Any], seconds: float) -> float:
-    """Seconds of the fastest run: whatever else the machine does only adds to it."""
-    return min(_times(run, seconds))
-
-
-def _times(run: Callable[[], Any], seconds: float) -> list[float]:
-    """Seconds of each of several runs; the first two warm up."""
-    start = time.perf_counter()
-    run()
-    run()
-    taken: list[float] = []
-    while len(taken) < FEWEST or (len(taken) < MOST and time.perf_counter() - start < seconds):
-        before = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - before)
-    return taken
+    return sum(timing.least(functools.partial(small, data), budget / len(cut)) for data in cut)
 
 
 def _inputs_of_layers(structure: Structure, inputs: Inputs) -> dict[str, list[Any]]:
