@@ -155,21 +155,24 @@ def test_both_factors_of_a_layer_are_quantized(rounding: str) -> None:
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_inputs_are_rounded_to_256_levels_from_the_smallest_to_the_largest(rounding: str) -> None:
-    evaluator = evaluator_of("1-d", rounding)
+@pytest.mark.parametrize("name", ["1-d", "reused"])
+def test_inputs_are_rounded_to_256_levels_from_the_smallest_to_the_largest(name: str, rounding: str) -> None:
+    evaluator = evaluator_of(name, rounding)
     plan = uniform(evaluator, 8)
     float_model, model = evaluator.compressed_model(evaluator.dense), evaluator.compressed_model(plan)
-    seen: dict[str, Tensor] = {}
-    for path in quantized_of(model):
-        float_model.get_submodule(path).register_forward_pre_hook(lambda _, given, path=path: seen.update({path: given[0]}))
-    float_model(evaluator.task.train.inputs)
+    seen: dict[str, list[Tensor]] = {path: [] for path in quantized_of(model)}
+    for path, found in seen.items():
+        float_model.get_submodule(path).register_forward_pre_hook(lambda _, given, found=found: found.append(given[0]))
+    call(float_model, evaluator.task.train.inputs)
+    assert {len(found) for found in seen.values()} == ({1, 2} if name == "reused" else {1})
     generator = torch.Generator().manual_seed(0)
     for path, layer in quantized_of(model).items():
-        low, high = min(float(seen[path].min()), 0.0), max(float(seen[path].max()), 0.0)
+        every = torch.stack(seen[path])
+        low, high = min(float(every.min()), 0.0), max(float(every.max()), 0.0)
         assert layer.input_scale == pytest.approx((high - low) / 255, rel=1e-5)
         assert layer.input_zero_point == round(-low / layer.input_scale)
         # Some beyond the range; none half way between two levels, where either is right.
-        level = torch.randint(-20, 276, seen[path][:2].shape, generator=generator)
+        level = torch.randint(-20, 276, every[0][:2].shape, generator=generator)
         given = layer.input_scale * (level - layer.input_zero_point + 0.8 * torch.rand(level.shape, generator=generator) - 0.4)
         expected = layer.input_scale * (level.clamp(0, 255) - layer.input_zero_point).float()
         torch.testing.assert_close(layer(given), layer.layer(expected), atol=1e-5, rtol=1e-5)
@@ -266,6 +269,103 @@ def test_data_aware_rounding_halves_the_loss_in_metric(name: str, bits: int) -> 
     nearest, data_aware = lost
     assert nearest > 0.01
     assert data_aware < 0.5 * nearest
+
+
+def custom(model: nn.Module, inputs: Inputs, bits: int, rounding: str = "data-aware") -> tuple[nn.Module, nn.Module]:
+    """A network of its own kind, dense and quantized; it is calibrated on all inputs but the last two."""
+    model.eval().requires_grad_(False)
+    data = Split(inputs, torch.zeros(len(first(inputs))))
+    task = Task(model, data[:-2], data[-2:], metric=lambda o, t: 1.0, loss=lambda o, t: 0.0)
+    evaluator = LiveEvaluator(task, Settings("none", rounding=rounding))
+    return model, evaluator.compressed_model(uniform(evaluator, bits))
+
+
+class Norms(nn.Module):
+    """A batch norm behind one convolution without bias, and one that two share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm = nn.Conv2d(2, 8, 3, bias=False), nn.BatchNorm2d(8)
+        self.b, self.c, self.shared = nn.Conv2d(8, 6, 1, bias=False), nn.Conv2d(8, 6, 1, bias=False), nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = relu(self.norm(self.a(x)))
+        return self.head((self.shared(self.b(x)) * torch.sigmoid(self.shared(self.c(x)))).mean((2, 3)))
+
+
+def test_a_batch_norm_that_follows_takes_up_what_changes_in_the_mean() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, quantized = custom(Norms(), inputs := torch.randn(40, 2, 6, 6) + 1, 2)
+    means, plain = [], []
+    for network_ in (model, quantized):
+        network_.norm.register_forward_hook(lambda _, given, output: means.append(output.mean((0, 2, 3))))
+        network_.a.register_forward_hook(lambda _, given, output: plain.append(output.mean((0, 2, 3))))
+        network_(inputs[:-2])
+    assert (plain[0] - plain[1]).abs().max() > 0.05
+    torch.testing.assert_close(means[0], means[1], atol=1e-4, rtol=0)
+    assert not torch.equal(quantized.norm.running_mean, model.norm.running_mean)
+    # Two layers would shift it twice.
+    assert torch.equal(quantized.shared.running_mean, model.shared.running_mean)
+
+
+class Twice(nn.Module):
+    """A layer that runs twice: the first half of its features is zero in one run, the second half in the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.again, self.head = nn.Linear(4, 16), nn.Linear(16, 12), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        half = torch.arange(16) < 8
+        return self.head(relu(self.again(x * half)) - relu(self.again(x * ~half)))
+
+
+def test_all_runs_of_a_layer_count() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, inputs = Twice(), torch.randn(200, 4)
+    errors = {}
+    for rounding in ROUNDINGS:
+        dense, quantized = custom(model, inputs, 3, rounding)
+        a = dense.a(inputs)
+        for run, kept in enumerate((slice(0, 8), slice(8, 16))):
+            given = torch.zeros_like(a)
+            given[:, kept] = a[:, kept]
+            errors[rounding, run] = float((quantized.again(given) - dense.again(given)).square().mean())
+    for run in range(2):
+        assert errors["data-aware", run] < 0.4 * errors["nearest", run]
+
+
+class Masked(nn.Module):
+    """Tokens with a mask: 1 where they count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(6, 16), nn.Linear(16, 12), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+        x = relu(self.b(relu(self.a(x))))
+        return self.head((x * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True))
+
+
+def test_padding_is_left_out_of_ranges_and_fits() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, x = Masked(), torch.randn(60, 5, 6)
+        mask = (torch.arange(5) < torch.randint(1, 6, (60, 1))).long()
+    for rounding in ROUNDINGS:
+        states = []
+        for filler in (0.0, 100.0):
+            inputs = x.masked_fill(mask[..., None] == 0, filler)
+            _, quantized = custom(model, (inputs, mask), 4, rounding)
+            real = inputs[:-2][mask[:-2] == 1]
+            assert quantized.a.input_scale == pytest.approx(float(real.max() - real.min()) / 255, rel=1e-5)
+            states.append(quantized.state_dict())
+        for key, tensor in states[0].items():
+            torch.testing.assert_close(states[1][key], tensor, atol=1e-5, rtol=0)
 
 
 def test_eight_bits_are_nearly_the_float_network() -> None:
