@@ -11,7 +11,7 @@ from reptile_env.compression import consumers, hooks, moments, prune, recovery
 from reptile_env.compression.consumers import Consumer
 from reptile_env.compression.cost import factor_rank
 from reptile_env.compression.groups import Structure
-from reptile_env.compression.macs import can_be_factored
+from reptile_env.compression.macs import is_ranked
 from reptile_env.compression.modules import Factored
 from reptile_env.compression.plan import Plan
 from reptile_env.compression.producers import CONVS, TRANSPOSED
@@ -20,8 +20,8 @@ from reptile_env.tasks.splits import call
 
 # Two factors of a layer's matrix, ``(features, rank)`` and ``(rank, outputs)``, float64.
 Factors = tuple[Tensor, Tensor]
-# Outputs lose power by the projection, layer after layer; they are stretched back, but an output of which little is left is
-# mostly wrong and is stretched no further.
+# A batch norm expects the variance that its inputs had; the projection takes some of it, layer after layer. It is given back,
+# but an output of which little is left is mostly wrong and is stretched no further.
 MOST_STRETCH = 2.0
 _NO_POWER = 1e-13  # relative to the first principal component, whose square float64 knows to 2e-16
 
@@ -30,8 +30,8 @@ def factor(bench: Workbench, plan: Plan) -> set[str]:
     """Replace every layer to which `plan` gives a rank below 1 by two thinner ones.
 
     Their product is the one of its rank whose outputs are nearest to the layer's on what the layer reads in the dense network
-    (see `decompose`), as a batch norm that follows scales them. Each output then gets its mean and its variance back: the bias,
-    or the running mean of the batch norm, takes the mean of what is lost, and the second factor is stretched.
+    (see `decompose`). The bias, or the running mean of the batch norm that follows, takes the mean of what is lost. With a batch
+    norm outputs are compared as it scales them, and the second factor is stretched so that each keeps its variance.
 
     Where the recovery is ``reconstruct-sequential``, it is what the layer reads in the compressed network, and each layer from
     the first factored one on is first refitted to its dense outputs: the asymmetric fit of Zhang et al., TPAMI 2016.
@@ -109,8 +109,8 @@ def merged(factors: Factored, layer: Any) -> Any:
 
 def can_factor_group(structure: Structure, group: int) -> bool:
     """Whether a rank below 1 changes any layer of the group."""
-    layers: list[Any] = [structure.model.get_submodule(path) for path, owner in structure.owners.items() if owner == group]
-    return any(can_be_factored(layer) and _rank(layer, 0.0) for layer in layers)
+    ranked = [path for path, owner in structure.owners.items() if owner == group and is_ranked(structure, path)]
+    return any(_rank(structure.model.get_submodule(path), 0.0) for path in ranked)
 
 
 def _rank(layer: Any, fraction: float) -> int:
@@ -123,9 +123,10 @@ def _ranks(bench: Workbench, plan: Plan) -> dict[Consumer, int]:
     ranks, owners = {}, bench.structure.owners
     for consumer in bench.moments():
         fraction = plan.ranks[owners[consumer.layer]]
-        layer = bench.model.get_submodule(consumer.layer)
-        if fraction < 1 and can_be_factored(layer) and (rank := _rank(layer, fraction)):
-            ranks[consumer] = rank
+        if fraction < 1 and is_ranked(bench.structure, consumer.layer):
+            rank = _rank(bench.model.get_submodule(consumer.layer), fraction)
+            if rank:
+                ranks[consumer] = rank
     return ranks
 
 
@@ -192,12 +193,14 @@ def _split(gram: Tensor, weight: Tensor, rank: int, constant: bool, worth: Tenso
     """Factors and the mean of the outputs that they lose, ``(outputs,)``; 0 where no constant can make up for it."""
     mean = gram[-1, :-1] if constant else gram.new_zeros(len(gram))
     spread = gram[:-1, :-1] - torch.outer(mean, mean) if constant else gram
-    scale = 1.0 if worth is None else worth
-    first, second = decompose(spread, weight * scale, rank)
-    second = second / scale
-    product = first @ second
-    whole, left = ((matrix * (spread @ matrix)).sum(0) for matrix in (weight, product))
-    second = second * (whole / left.clamp_min(torch.finfo(left.dtype).tiny)).clamp_min(0).sqrt().clamp(1, MOST_STRETCH)
+    if worth is None:
+        first, second = decompose(spread, weight, rank)
+    else:
+        first, second = decompose(spread, weight * worth, rank)
+        second = second / worth
+        whole, left = ((matrix * (spread @ matrix)).sum(0) for matrix in (weight, first @ second))
+        lost = whole.clamp_min(0) / left.clamp_min(torch.finfo(left.dtype).tiny)
+        second = second * lost.sqrt().clamp(1, MOST_STRETCH)
     return (first, second), mean @ (weight - first @ second)
 
 

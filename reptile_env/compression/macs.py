@@ -21,7 +21,10 @@ from reptile_env.compression.groups import Structure, tensors_of
 from reptile_env.compression.layers import RECURRENT
 from reptile_env.compression.plan import Plan
 from reptile_env.compression.producers import CONVS, TRANSPOSED
+from reptile_env.compression.skipped import OUTPUT
 from reptile_env.tasks.splits import Inputs, call, map_inputs
+
+FEW_OUTPUTS = 256  # of the network itself, which no product of two thinner layers makes
 
 
 def cost_model(structure: Structure, inputs: Inputs) -> CostModel:
@@ -145,9 +148,21 @@ def _coded(structure: Structure, model: nn.Module, names: list[str], output_uses
             continue
         owner[row], outputs[row], leads[row] = structure.owners[path], int(isinstance(layer, TRANSPOSED)), path not in coded
         coded.add(path)
-        if can_be_factored(layer):
+        if is_ranked(structure, path):
             second[row] = output_uses.get(name, 0)
     return {"owner": owner, "outputs": outputs, "output_uses": second, "leads": leads}
+
+
+def is_ranked(structure: Structure, path: str) -> bool:
+    """Whether the rank of its group holds for a layer.
+
+    Few outputs of the network itself (classes, say) have no components to spare: such a layer, small beside the others, stays whole.
+    """
+    layer: Any = structure.model.get_submodule(path)
+    if not can_be_factored(layer):
+        return False
+    outputs = layer.weight.shape[int(isinstance(layer, TRANSPOSED))]
+    return structure.skipped.get(path) != OUTPUT or outputs > FEW_OUTPUTS
 
 
 def can_be_factored(layer: nn.Module) -> bool:
