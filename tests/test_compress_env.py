@@ -107,7 +107,7 @@ def test_no_best_plan_is_known_where_bits_are_decided_on() -> None:
 
 
 class Recurrent(nn.Module):
-    """A recurrent layer, which can't be factored, before two linear ones, which can."""
+    """A recurrent layer, which can't be factored, before one that can, and few outputs, which stay whole."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,11 +144,11 @@ def test_what_can_not_be_factored_stays_whole(recurrent_task: Task) -> None:
     second, *_ = described.step(described.action_for(0.0))
     assert [first[-1], second[-1]] == [0, 1]
     # The wall does not count on what can't be done.
-    timid = make(recurrent_task, ID, components=["rank"], budget=0.8, cost="params")
+    timid = make(recurrent_task, ID, components=["rank"], budget=0.85, cost="params")
     timid.reset(seed=0)
     assert [info["rank"] < 1 for *_, info in play(timid, [timid.action_for(0)] * 2)] == [False, True]
     with pytest.raises(ValueError, match="can't be reached"):
-        make(recurrent_task, ID, components=["rank"], budget=0.7, cost="params")
+        make(recurrent_task, ID, components=["rank"], budget=0.8, cost="params")
 
 
 @given(rounds=st.integers(2, 3), seed=st.integers(0, 1000))
