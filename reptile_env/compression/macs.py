@@ -156,7 +156,7 @@ def _coded(structure: Structure, model: nn.Module, names: list[str], output_uses
 def is_ranked(structure: Structure, path: str) -> bool:
     """Whether the rank of its group holds for a layer.
 
-    Few outputs of the network itself (classes, say) have no components to spare: such a layer, small beside the others, stays whole.
+    Few outputs of the network itself (classes, say) have no components to spare: such a small layer stays whole.
     """
     layer: Any = structure.model.get_submodule(path)
     if not can_be_factored(layer):
