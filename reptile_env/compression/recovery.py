@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reptile_env.compression import consumers, hooks, masked, moments, prune
+from reptile_env.compression import consumers, hooks, masked, moments, prune, shrinkage
 from reptile_env.compression.consumers import Consumer
 from reptile_env.compression.groups import Structure
 from reptile_env.compression.moments import Moments
@@ -150,12 +150,15 @@ def refit(
         x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], dim=2)
     count = x.shape[1]
     prior = cached.dense[:, cached.features(channels)]
-    gram, cross = x.transpose(1, 2) @ x / count, x.transpose(1, 2) @ targets.outputs.double() / count
+    outputs = targets.outputs.double()
+    gram, cross = x.transpose(1, 2) @ x / count, x.transpose(1, 2) @ outputs / count
     mask = bench.masks.get(consumer.weight)
-    if mask is None:
-        solution = moments.solve(gram, cross, prior)
-    else:
+    if mask is not None:
         solution = masked.solve(gram, cross, prior, _free(consumer, layer, mask, cached.constant))
+    elif count < shrinkage.FEW_ROWS * gram.shape[-1]:
+        solution = shrinkage.solve(gram, cross, prior, outputs.square().mean(1).sum(1), count, cached.constant)
+    else:
+        solution = moments.solve(gram, cross, prior)
     return gram, moments.split(solution, cached.constant)
 
 
