@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from reptile_env.errors import unknown
+from reptile_env.tasks.generative import negative_elbo, negative_elbo_with_logits
 
 Score = Callable[[Any, Tensor], Any]
 
@@ -59,17 +60,21 @@ METRICS: dict[str, tuple[Score, bool]] = {
     "mse": (mse, False),
     "mae": (mae, False),
     "spearman": (spearman, True),
+    "negative_elbo": (negative_elbo, False),
+    "negative_elbo_with_logits": (negative_elbo_with_logits, False),
 }
 LOSSES: dict[str, Score] = {
     "cross_entropy": functional.cross_entropy,
     "mse": mse,
     "mae": mae,
     "bce_with_logits": functional.binary_cross_entropy_with_logits,
+    "negative_elbo": negative_elbo,
+    "negative_elbo_with_logits": negative_elbo_with_logits,
 }
 
 
 def resolve_metric(metric: str | Score, higher_is_better: bool | None) -> tuple[str, Score, bool]:
-    """Name, function and direction of a metric given by name or as a callable."""
+    """Name, function and direction of a metric given by name or as a callable, which may know its own `higher_is_better`."""
     if isinstance(metric, str):
         if metric not in METRICS:
             raise unknown("metric", metric, METRICS)
@@ -77,7 +82,9 @@ def resolve_metric(metric: str | Score, higher_is_better: bool | None) -> tuple[
         return metric, function, direction if higher_is_better is None else higher_is_better
     if not callable(metric):
         raise TypeError(f"metric must be a name or a callable(outputs, targets), got {type(metric).__name__}")
-    return getattr(metric, "__name__", "metric"), metric, True if higher_is_better is None else higher_is_better
+    if higher_is_better is None:
+        higher_is_better = getattr(metric, "higher_is_better", None) is not False
+    return getattr(metric, "__name__", "metric"), metric, higher_is_better
 
 
 def resolve_loss(loss: str | Score) -> Score:

@@ -29,12 +29,13 @@ class Task:
             DataLoader. Inputs may be a tensor, a tuple of tensors (``model(*inputs)``) or a dict (``model(**inputs)``).
         valid: examples for rewards and observations; not used to train the network.
         test: examples for reports, read by one function alone; optional.
-        metric: ``"accuracy"``, ``"mse"``, ``"mae"``, ``"spearman"`` or a callable ``(outputs, targets) -> number``, given the
-            outputs of a whole split.
-        loss: ``"cross_entropy"``, ``"mse"``, ``"mae"``, ``"bce_with_logits"`` or such a callable.
+        metric: ``"accuracy"``, ``"mse"``, ``"mae"``, ``"spearman"``, ``"negative_elbo"``, ``"negative_elbo_with_logits"`` or a callable
+            ``(outputs, targets) -> number``, given the outputs of a whole split, such as a `FrechetDistance`.
+        loss: ``"cross_entropy"``, ``"mse"``, ``"mae"``, ``"bce_with_logits"``, ``"negative_elbo"``, ``"negative_elbo_with_logits"``
+            or such a callable.
         name: shown in reports; generated when left out.
         family: kind of network, shown in lists.
-        higher_is_better: direction of a callable metric (default True).
+        higher_is_better: direction of a callable metric (default: its attribute of that name, else True).
         w: weight of the metric in the utility, in (0, 1); chosen from the uniform sweep when left out.
 
     Raises:
