@@ -29,8 +29,8 @@ class Task:
             DataLoader. Inputs may be a tensor, a tuple of tensors (``model(*inputs)``) or a dict (``model(**inputs)``).
         valid: examples for rewards and observations; not used to train the network.
         test: examples for reports, read by one function alone; optional.
-        metric: ``"accuracy"``, ``"mse"``, ``"mae"``, ``"spearman"``, ``"negative_elbo"``, ``"negative_elbo_with_logits"`` or a callable
-            ``(outputs, targets) -> number``, given the outputs of a whole split, such as a `FrechetDistance`.
+        metric: ``"accuracy"``, ``"mse"``, ``"mae"``, ``"spearman"``, ``"negative_elbo"``, ``"negative_elbo_with_logits"``
+            or a callable ``(outputs, targets) -> number``, given the outputs of a whole split, such as a `FrechetDistance`.
         loss: ``"cross_entropy"``, ``"mse"``, ``"mae"``, ``"bce_with_logits"``, ``"negative_elbo"``, ``"negative_elbo_with_logits"``
             or such a callable.
         name: shown in reports; generated when left out.
