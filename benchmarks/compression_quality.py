@@ -15,7 +15,7 @@ from benchmarks.quality_methods import cnn_methods, goals, transformer_methods
 from benchmarks.quality_rows import Row, rows, save, torch_pruning_row
 from reptile_env.compression.plan import Plan
 from reptile_env.evaluation.live import LiveEvaluator
-from reptile_env.tasks import sts
+from reptile_env.tasks.sts import task as minilm_task
 
 NETWORKS = ("fashion-resnet20", "minilm")
 
@@ -37,7 +37,7 @@ def measure(network: str, data: Path | None, cache: Path, folder: Path, done: li
         task = fashion.task(data or fashion.FOLDER, cache, lambda part: progress(f"{network}: training", part))
         methods, others = cnn_methods(), iter([lambda: torch_pruning_row(task, 0.5)])
     else:
-        task = sts.task(data)
+        task = minilm_task(data)
         methods, others = transformer_methods(_encoder_share), iter([])
     total = len(methods) + (network == "fashion-resnet20")
     made = itertools.chain(rows(task, methods), (other() for other in others))
