@@ -103,7 +103,7 @@ def rows(task: Task, methods: list[Method]) -> Iterator[Row]:
                 seconds=time.perf_counter() - start,
                 plan=repr(plan),
             )
-        except (ValueError, TypeError, RuntimeError, NotImplementedError):
+        except (ValueError, TypeError, RuntimeError):
             yield Row(task.name, method.name, method.settings, error=traceback.format_exc())
 
 
