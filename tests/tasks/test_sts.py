@@ -56,6 +56,7 @@ def test_a_missing_package_or_folder_is_named(monkeypatch: pytest.MonkeyPatch, t
 
 
 @needs_package
+@pytest.mark.slow  # the package is installed for the slow tests alone
 def test_files_are_checked(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"stsb-en-train\.csv is missing"):
         sts.sts_benchmark(tmp_path)
@@ -68,6 +69,7 @@ def test_files_are_checked(tmp_path: Path) -> None:
 
 
 @needs_package
+@pytest.mark.slow  # the package is installed for the slow tests alone
 def test_pairs_are_tokenised_and_start_with_one_of_median_length(tmp_path: Path) -> None:
     rows = [("a " * n, "b", f"{n % 6}") for n in (3, 80, 1, 9, 5)]
     for file in sts.FILES.values():
@@ -81,7 +83,7 @@ def test_pairs_are_tokenised_and_start_with_one_of_median_length(tmp_path: Path)
 
 
 @needs_package
-@pytest.mark.slow
+@pytest.mark.slow  # the package is installed for the slow tests alone
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the STS benchmark in $REPTILE_DATA/stsb")
 def test_the_published_network_scores_what_was_published() -> None:
     state = torch.get_rng_state()
