@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -68,7 +69,9 @@ def draw(path: Path, done: list[Row]) -> None:
         axes.barh(range(len(here)), [row.valid for row in here], color=colors, height=0.75)
         for position, row in enumerate(here):
             text = f"{row.valid:.4f}  ({row.macs:.0%} MACs, {row.bytes:.0%} bytes)"
-            axes.annotate(text, (row.valid, position), (4, 0), textcoords="offset points", va="center", fontsize=8)
+            place: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+            behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # over the dashed line
+            axes.annotate(text, (row.valid, position), (4, 0), bbox=behind, **place)
         axes.set_yticks(range(len(here)), [row.method for row in here], fontsize=9)
         axes.invert_yaxis()
         axes.set_xlim(0, 1.35 * max([row.valid for row in here], default=1.0))

@@ -31,7 +31,9 @@ def cnn_methods() -> list[Method]:
             methods.append(Method(f"weights {rate:.0%} removed, {recovery}", uniform(rate), settings))
     for recovery in ("none", "reconstruct-sequential"):
         methods.append(Method(f"2:4, {recovery}", uniform(0.5), {"recovery": recovery, "granularity": "2:4"}))
-    methods += [Method(f"low rank, {rank:.0%} of params", uniform(0.0, rank=rank), {"recovery": "none"}) for rank in (0.7, 0.5)]
+    for rank in (0.7, 0.5):
+        for recovery in ("none", "reconstruct-sequential"):
+            methods.append(Method(f"low rank, {rank:.0%} of params, {recovery}", uniform(0.0, rank=rank), {"recovery": recovery}))
     return methods + quantized((8, 4, 3)) + joint(at_half)
 
 
@@ -88,7 +90,8 @@ def transformer_methods(encoder_share: Callable[[LiveEvaluator, Plan], float]) -
             Method(f"weights 50% removed, {recovery}", uniform(0.5), {"recovery": recovery, "granularity": "unstructured"})
         )
     methods.append(Method("2:4, reconstruct", uniform(0.5), {"recovery": "reconstruct", "granularity": "2:4"}))
-    methods.append(Method("low rank, 80% of params", uniform(0.0, rank=0.8), {"recovery": "none"}))
+    for recovery in ("none", "reconstruct"):
+        methods.append(Method(f"low rank, 80% of params, {recovery}", uniform(0.0, rank=0.8), {"recovery": recovery}))
     joint_settings = {"recovery": "reconstruct"}
     methods.append(Method("heads, feed-forward units and 4 bits, reconstruct", _with_bits(smaller, 4), joint_settings))
     return methods + quantized((4,))
@@ -117,6 +120,6 @@ def goals(done: list[Row]) -> list[dict[str, Any]]:
             if heads in lost:
                 check(f"loss of metric, {recovery}", lost[heads], 0.02, network)
         plain, aware = (lost.get(f"4-bit weights, {r} rounding") for r in ("nearest", "data-aware"))
-        if plain and aware is not None:
+        if plain is not None and aware is not None and plain > 0:  # where plain rounding loses nothing there is nothing to halve
             check("4-bit loss, data-aware relative to nearest rounding", aware / plain, 0.5, network)
     return checks
