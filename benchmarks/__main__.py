@@ -1,4 +1,4 @@
-"""Command line: ``python -m benchmarks checkpoints | quality``."""
+"""Command line: ``python -m benchmarks checkpoints | quality | speed``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from agents.outputs import free_folder, make_folder
 from benchmarks import compression_quality
 from benchmarks.calibration import calibrate
 from benchmarks.quality_rows import Row
+from benchmarks.speed.run import PARTS, measure
 from reptile_env.errors import unknown
 from reptile_env.tasks import registry
 from reptile_env.tasks.checkpoints import save_checkpoint
@@ -93,6 +94,33 @@ def quality(
         raise typer.Exit(1)
 
 
+@app.command()
+def speed(
+    parts: Annotated[list[str] | None, typer.Argument(help=f"{', '.join(PARTS)}; all of them when left out")] = None,
+    out: Annotated[Path | None, typer.Option(help="a new folder for speed.json, speed.md and speed.png")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="small networks, few repetitions: whether it runs, not how fast")] = False,
+) -> None:
+    """Measure the program's own speed against its goals; rows are on disk as soon as they are measured."""
+    for part in parts or ():
+        if part not in PARTS:
+            raise BadArgumentError(str(unknown("part", part, PARTS)))
+    folder = free_folder(out, "speed")
+    make_folder(folder)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bars = {part: progress.add_task(part, total=1.0, start=False) for part in parts or PARTS}
+
+        def show(part: str, fraction: float) -> None:
+            if fraction == 0:
+                progress.start_task(bars[part])
+            progress.update(bars[part], completed=fraction)
+
+        measured = measure(list(bars), folder, quick, show)
+    print((folder / "speed.md").read_text(encoding="utf-8"), end="")
+    if any(row.error for row in measured):
+        raise typer.Exit(1)
+
+
 def _write(name: str, entry: dict[str, object]) -> None:
     """Replace one entry of references.json, whole or not at all."""
     path = Path(registry.__file__).with_name("references.json")
@@ -103,4 +131,4 @@ def _write(name: str, entry: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(app, "python -m benchmarks", "checkpoints or quality"))
+    sys.exit(run(app, "python -m benchmarks", "checkpoints, quality or speed"))
