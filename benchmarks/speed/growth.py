@@ -31,13 +31,17 @@ def growth(quick: bool, progress: Progress) -> Iterator[Row]:
     sizes = (20, 60) if quick else (200, 600, 2000)
     yield _episodes("validation images", sizes, [chain(10, n) for n in sizes], repeats)
     progress(0.5)
-    yield _environments((1, 4) if quick else (1, 4, 16, 64), chain(4 if quick else 8, valid, channels=32, size=4), repeats)
+    yield _environments(
+        (1, 4) if quick else (1, 4, 16, 64), chain(4 if quick else 8, valid, channels=32, size=4), 1 if quick else 4
+    )
     progress(0.8)
     yield fresh(_memory, 4 if quick else 64)
 
 
 def _episodes(what: str, amounts: Sequence[int], tasks: list[Task], repeats: int) -> Row:
     """Mean step of an episode over an amount of something; each size has its turn in every repeat."""
+    for task in tasks:
+        task.kept.clear()  # what was measured before must answer nothing
     envs = [make_env(task) for task in tasks]
     crawls = [iter(draw_crawls(env.evaluator, repeats + 1)) for env in envs]
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from agents.picture import BLACK, BLUE, GREEN, GREY, ORANGE
 from benchmarks.speed.rows import Row, number
 
-FARTHEST = 1e-3, 1e3  # from a goal that is drawn
+FARTHEST = 1e-2, 1e2  # from a goal that is drawn
 
 
 def draw(path: Path, done: list[Row]) -> None:

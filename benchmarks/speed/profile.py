@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -76,6 +77,7 @@ class Stopwatch:
 
 def step_profile(quick: bool, progress: Progress) -> Iterator[Row]:
     """Milliseconds of a mean step by phase, for each recovery."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler writes to the terminal
     task = task_of("resnet20", quick)
     number = 1 if quick else 6
     for position, recovery in enumerate(RECOVERIES):
