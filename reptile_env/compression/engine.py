@@ -5,17 +5,22 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from reptile_env.compression import consumers, finetune, low_rank, moments, prune, quantize, recovery
+from reptile_env.compression.bounded import Bounded
 from reptile_env.compression.granularity import Pruner, make_pruner
 from reptile_env.compression.groups import Structure, tensors_of
 from reptile_env.compression.importance import Scorer
 from reptile_env.compression.moments import Moments
 from reptile_env.compression.plan import FLOAT_BITS, Plan
+from reptile_env.compression.prefix import Prefixes
 from reptile_env.compression.recovery import Targets, Workbench
 from reptile_env.tasks.splits import Split
-from reptile_env.tasks.task import BATCH_SIZE, Task
+from reptile_env.tasks.task import BATCH_SIZE, Task, concatenate
+
+WEIGHT_BYTES = 2**27  # of cut and refitted weights that are remembered
 
 
 class Engine:
@@ -78,6 +83,12 @@ class Engine:
         self._replaced: set[str] = set()
         self._swapped: dict[str, nn.Module] = {}
         self._fitted: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
+        self._maps = prune.IndexMaps(structure)
+        self._layers = {c.layer: structure.model.get_submodule(c.layer) for c in self._consumers}
+        self.weights: Bounded[Any, dict[str, Tensor]] = Bounded(WEIGHT_BYTES, lambda _, d: 400 + sum(t.nbytes for t in d.values()))
+        # Training leaves nothing as it was, so that no plan shares a part of the network with another.
+        inputs = calibration[:3].inputs
+        self.prefixes = None if self._finetunes else Prefixes(task.name, structure, self.dense, settings.recovery, inputs)
 
     def moments(self) -> dict[consumers.Consumer, Moments]:
         """Second moments of the inputs of every layer that has weights, collected at the first call."""
@@ -96,7 +107,7 @@ class Engine:
             self._model, self._replaced = copy.deepcopy(self.structure.model), set()
             self._swapped.clear()
         self._restore_modules()
-        changed = self.pruner.tensors(plan)
+        changed = self._cut_tensors(plan)
         whole: dict[str, Tensor] = {name: self.state[name] for name in self._replaced - changed.keys()}
         replaced, self._replaced = set(changed), set(self.state)  # until it is known: an interrupt must leave no stale tensor
         prune.install(self._model, whole | changed, self.structure.model)
@@ -114,6 +125,39 @@ class Engine:
                 replaced |= quantize.quantize(bench, plan, self.settings.rounding)
         self._replaced = replaced
         return self._model
+
+    def outputs(self, plan: Plan, data: str, split: Split) -> Any:
+        """Outputs of the network cut to `plan` for a whole split.
+
+        Args:
+            plan: what to keep.
+            data: name of the split, by which what the beginning of the network makes of it is remembered.
+            split: the data.
+        """
+        model = self.build(plan)
+        if self.prefixes is None:
+            return self.task.outputs(model, split)
+        with torch.inference_mode():
+            return concatenate(self.prefixes.outputs(data, plan, model, [batch.inputs for batch in split.batches(BATCH_SIZE)]))
+
+    def _cut_tensors(self, plan: Plan) -> dict[str, Tensor]:
+        """`pruner.tensors`, one by one from memory where they are there."""
+        if not self.pruner.lists:
+            return self.pruner.tensors(plan)
+        shrunk: dict[str, Tensor] = {}
+        for name, dims in self._maps.tensors.items():
+            positions = [(dim, kept) for dim in dims if (kept := self._maps.positions(name, dim, plan)) is not None]
+            if not positions:
+                continue
+            key = name, "cut", self._maps.kept(name, plan)
+            known = self.weights.get(key)
+            if known is None:
+                tensor = self.state[name]
+                for dim, kept in positions:
+                    tensor = tensor.index_select(dim, kept)
+                known = self.weights.put(key, {name: tensor})
+            shrunk |= known
+        return shrunk
 
     def child(self, plan: Plan) -> Engine:
         """The engine of a next round: it starts from the network that was trained after `plan`, in float and not factored.
@@ -141,6 +185,10 @@ class Engine:
             masks=self.pruner.masks(plan),
             swapped=self._swapped,
             fitted=self._fitted,
+            maps=self._maps,
+            solved=self.weights,
+            layers=self._layers,
+            prefixes=self.prefixes,
         )
 
     def _restore_modules(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import collections
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from reptile_env.compression.bounded import Bounded
 from reptile_env.compression.plan import Plan
 from reptile_env.compression.producers import HEAD_COUNTS, is_depthwise
 
@@ -26,6 +28,50 @@ def kept_positions(axis: Axis, structure: Structure, plan: Plan) -> NDArray[np.i
         mine = axis.group == index
         keep[mine] = kept[axis.channel[mine]]
     return np.flatnonzero(keep)
+
+
+class IndexMaps:
+    """Kept positions of every axis, looked up by what the plan keeps of the groups that own it.
+
+    Args:
+        structure: of the network.
+        limit: bytes of positions that are remembered.
+    """
+
+    def __init__(self, structure: Structure, limit: int = 2**25) -> None:
+        self._structure = structure
+        self._groups = {key: tuple(int(g) for g in np.unique(axis.group[axis.group >= 0])) for key, axis in structure.axes.items()}
+        self._of_tensor: dict[str, tuple[int, ...]] = {}
+        for (name, _), groups in self._groups.items():
+            self._of_tensor[name] = tuple(sorted({*self._of_tensor.get(name, ()), *groups}))
+        self._dims = collections.defaultdict(list)
+        for name, dim in structure.axes:
+            self._dims[name].append(dim)
+        self._known: Bounded[Any, Tensor | None] = Bounded(limit, lambda _, t: 200 + (0 if t is None else t.nbytes))
+
+    @property
+    def tensors(self) -> Mapping[str, Sequence[int]]:
+        """For each tensor that plans shrink the dimensions along which they do."""
+        return self._dims
+
+    def kept(self, name: str, plan: Plan) -> tuple[Any, ...]:
+        """What `plan` keeps of all groups that own positions of a tensor."""
+        return tuple(plan.keep[g] for g in self._of_tensor.get(name, ()))
+
+    def kept_along(self, name: str, dim: int, plan: Plan) -> tuple[Any, ...]:
+        """What `plan` keeps of the groups that own positions along one dimension."""
+        return tuple(plan.keep[g] for g in self._groups.get((name, dim), ()))
+
+    def positions(self, name: str, dim: int, plan: Plan) -> Tensor | None:
+        """Positions that `plan` keeps, ascending, int64; None: all."""
+        axis = self._structure.axes.get((name, dim))
+        if axis is None or all(plan.widths[g] == self._structure.groups[g].size for g in self._groups[name, dim]):
+            return None
+        key = name, dim, self.kept_along(name, dim, plan)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known.put(key, torch.from_numpy(kept_positions(axis, self._structure, plan)))
+        return found
 
 
 def cut(state: Mapping[str, Tensor], structure: Structure, plan: Plan) -> dict[str, Tensor]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,11 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reptile_env.compression import consumers, hooks, masked, moments, prune, shrinkage
+from reptile_env.compression.bounded import Bounded
 from reptile_env.compression.consumers import Consumer
 from reptile_env.compression.groups import Structure
 from reptile_env.compression.moments import Moments
 from reptile_env.compression.padding import Padding
 from reptile_env.compression.plan import Plan
+from reptile_env.compression.prefix import Prefixes, Stage
+from reptile_env.compression.replay import Held, Stop
 from reptile_env.errors import unknown
 from reptile_env.tasks.splits import Split, call
 
@@ -49,6 +53,10 @@ class Workbench:
         swapped: layers that were replaced by others, by path in `model`, in the order in which that happened; whoever replaces
             one notes the old one here, and the engine puts it back before the next plan.
         fitted: by weight the last mask that it was refitted to from dense inputs, and the tensors of that.
+        maps: what plans keep of every tensor.
+        solved: refits from dense inputs, by weight and what is kept of the groups that it reads and makes.
+        layers: the dense network's layers that consumers belong to, by path.
+        prefixes: what passes over the calibration examples left at boundaries; None: every pass is run whole.
     """
 
     model: nn.Module
@@ -59,9 +67,13 @@ class Workbench:
     targets: Mapping[Consumer, Targets]
     calibration: Split
     batch_size: int
-    masks: Mapping[str, Tensor] = field(default_factory=dict)
-    swapped: dict[str, nn.Module] = field(default_factory=dict)
-    fitted: dict[str, tuple[Tensor, dict[str, Tensor]]] = field(default_factory=dict)
+    masks: Mapping[str, Tensor]
+    swapped: dict[str, nn.Module]
+    fitted: dict[str, tuple[Tensor, dict[str, Tensor]]]
+    maps: prune.IndexMaps
+    solved: Bounded[Any, dict[str, Tensor]]
+    layers: Mapping[str, nn.Module]
+    prefixes: Prefixes | None
 
 
 # Returns the names of the tensors that it replaced in the network.
@@ -82,10 +94,14 @@ def _from_dense(bench: Workbench, plan: Plan, consumer: Consumer) -> dict[str, T
     channels, mask = kept_of(bench, plan, consumer, consumer.into), bench.masks.get(consumer.weight)
     if channels is None and mask is None:
         return {}
-    layer, cached = bench.structure.model.get_submodule(consumer.layer), bench.moments()[consumer]
+    layer, cached = bench.layers[consumer.layer], bench.moments()[consumer]
     if mask is None:
         assert channels is not None
-        return tensors_for(bench, plan, consumer, layer, *cached.solve(channels))
+        key = consumer.weight, bench.maps.kept(consumer.weight, plan)
+        tensors = bench.solved.get(key)
+        if tensors is None:
+            tensors = bench.solved.put(key, tensors_for(bench, plan, consumer, layer, *_solution(bench, plan, consumer, channels)))
+        return tensors
     # The mask is all that it depends on, and a decision changes one mask.
     known = bench.fitted.get(consumer.weight)
     if known is None or known[0] is not mask:
@@ -93,6 +109,16 @@ def _from_dense(bench: Workbench, plan: Plan, consumer: Consumer) -> dict[str, T
         known = mask, tensors_for(bench, plan, consumer, layer, *moments.split(solution, cached.constant))
         bench.fitted[consumer.weight] = known
     return known[1]
+
+
+def _solution(bench: Workbench, plan: Plan, consumer: Consumer, channels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Weights and constants that read `channels`, whatever is kept of the outputs."""
+    key = consumer.weight, "solution", bench.maps.kept_along(consumer.weight, consumer.into, plan)
+    known = bench.solved.get(key)
+    if known is None:
+        weights, constants = bench.moments()[consumer].solve(channels)
+        known = bench.solved.put(key, {"weights": weights} | ({} if constants is None else {"constants": constants}))
+    return known["weights"], known.get("constants")
 
 
 def _free(consumer: Consumer, layer: nn.Module, mask: Tensor, constant: bool) -> Tensor:
@@ -107,16 +133,19 @@ def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
     One forward pass over the calibration examples: each layer is refitted from sampled rows of its input just before it runs.
     Recurrent weights, which read what they produce, are refitted from dense states first.
     """
-    dense_modules = dict(bench.structure.model.named_modules())
     fitted: dict[str, Tensor] = {}
     sequential = []
+    known = bench.prefixes.find("calibration", plan) if bench.prefixes else None
+    start, stage = known or (0, Stage([]))
     for consumer in bench.consumers:
         if consumer.hidden is not None:
             fitted |= _from_dense(bench, plan, consumer)
-        else:
+        elif consumer in bench.targets and not _runs_before(bench, consumer, start):
             sequential.append((consumer, kept_of(bench, plan, consumer, consumer.into)))
+    fitted |= stage.tensors
     prune.install(bench.model, fitted, bench.structure.model)
-    changed = False
+    changed, done = stage.changed, dict(stage.tensors)
+    changes: list[tuple[Consumer, dict[str, Tensor]]] = []
 
     def hook_of(consumer: Consumer, channels: Tensor | None) -> Any:
         def before(layer: nn.Module, given: Any) -> None:
@@ -127,17 +156,48 @@ def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
             changed = True
             kept = torch.arange(bench.state[consumer.weight].shape[consumer.into]) if channels is None else channels
             _, solution = refit(bench, consumer, layer, given, kept)
-            tensors = tensors_for(bench, plan, consumer, dense_modules[consumer.layer], *solution)
+            tensors = tensors_for(bench, plan, consumer, bench.layers[consumer.layer], *solution)
             prune.install(bench.model, tensors, bench.structure.model)
-            fitted.update(tensors)
+            changes.append((consumer, tensors))
 
         return before
 
-    modules = dict(bench.model.named_modules())
-    handles = [hooks.before(modules[c.layer], hook_of(c, channels)) for c, channels in sequential if c in bench.targets]
-    with torch.no_grad(), hooks.attached(handles):
-        call(bench.model, bench.calibration.inputs)
-    return set(fitted)
+    def end(layer: nn.Module, given: Any) -> None:
+        raise Stop  # nothing is refitted behind the last layer
+
+    handles = [hooks.before(bench.model.get_submodule(c.layer), hook_of(c, channels)) for c, channels in sequential]
+    if sequential:
+        handles.append(hooks.before(bench.model.get_submodule(sequential[-1][0].layer), end))
+        try:
+            with torch.no_grad(), hooks.attached(handles):
+                held = _pass(bench, plan, start, stage)
+        except RuntimeError as error:
+            if bench.prefixes is None or bench.prefixes.replay is None:
+                raise
+            bench.prefixes.give_up(error)
+            return reconstruct_sequential(bench, plan)
+        for boundary, batch in held.items():
+            earlier = [tensors for consumer, tensors in changes if _runs_before(bench, consumer, boundary)]
+            merged = done | {name: tensor for tensors in earlier for name, tensor in tensors.items()}
+            assert bench.prefixes is not None
+            bench.prefixes.keep("calibration", plan, boundary, Stage([batch], merged, stage.changed or bool(earlier)))
+    return set(fitted).union(*(tensors for _, tensors in changes))
+
+
+def _runs_before(bench: Workbench, consumer: Consumer, boundary: int) -> bool:
+    replay = bench.prefixes.replay if bench.prefixes else None
+    return replay is not None and replay.first_call(consumer.layer) < boundary
+
+
+def _pass(bench: Workbench, plan: Plan, start: int, stage: Stage) -> dict[int, Held]:
+    """Run the network over the calibration examples until a hook raises `Stop`; gives what is held for later plans."""
+    if bench.prefixes is None or bench.prefixes.replay is None:
+        with contextlib.suppress(Stop):
+            call(bench.model, bench.calibration.inputs)
+        return {}
+    hold = bench.prefixes.wanted("calibration", plan, start)
+    batch = stage.batches[0] if stage.batches else None
+    return bench.prefixes.replay.run(bench.model, bench.calibration.inputs, batch, hold)[1]
 
 
 def refit(
@@ -191,11 +251,7 @@ def collect_targets(
 
 def kept_of(bench: Workbench, plan: Plan, consumer: Consumer, dim: int) -> Tensor | None:
     """Kept positions of a consumer's weight along a dimension; None: all."""
-    axis = bench.structure.axes.get((consumer.weight, dim))
-    if axis is None:
-        return None
-    positions = prune.kept_positions(axis, bench.structure, plan)
-    return None if len(positions) == len(axis.group) else torch.from_numpy(positions)
+    return bench.maps.positions(consumer.weight, dim, plan)
 
 
 def tensors_for(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from reptile_env.compression.engine import Engine
 from reptile_env.compression.plan import Kept, Plan
+from reptile_env.tasks.splits import Split
 
 KEPT = 4  # engines of later rounds; each holds a network and second moments
 
@@ -36,6 +38,11 @@ class Rounds:
         """As `Engine.build`."""
         engine, own = self._of(plan)
         return engine.build(own)
+
+    def outputs(self, plan: Plan, data: str, split: Split) -> Any:
+        """As `Engine.outputs`."""
+        engine, own = self._of(plan)
+        return engine.outputs(own, data, split)
 
     def masks(self, plan: Plan) -> dict[str, Tensor]:
         """As `granularity.Pruner.masks`."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from reptile_env.compression.bounded import Bounded
 from reptile_env.compression.cost import CostModel
 from reptile_env.compression.engine import Engine
 from reptile_env.compression.granularity import find_structure
@@ -26,6 +27,8 @@ from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.registry import make_task
 from reptile_env.tasks.splits import Split
 from reptile_env.tasks.task import Task
+
+MEMO_BYTES = 2**27
 
 
 def live_evaluator(task: str | Task, settings: Settings) -> LiveEvaluator:
@@ -82,7 +85,7 @@ class LiveEvaluator:
         self._rounds = Rounds(self._engine)
         self._trains = "finetune" in settings.recovery.split("+")
         self._lock = threading.RLock()
-        self._memo: dict[Plan, Measurement] = {}
+        self._memo: Bounded[Plan, Measurement] = Bounded(MEMO_BYTES, lambda plan, _: _bytes_of(plan))
         self._sensitivity: tuple[float, ...] | None = None
 
     def cut(self, plan: Plan, group: int, count: int) -> Plan:
@@ -101,11 +104,13 @@ class LiveEvaluator:
             TypeError: not a `Plan`.
             ValueError: a plan of another network.
         """
-        known = self._memo.get(plan) if isinstance(plan, Plan) else None
-        if known is None:
+        if not isinstance(plan, Plan):
             self.check_plan(plan)
-            with self._lock:
-                known = self._memo.setdefault(plan, self._measure(plan, self.task.valid))
+        with self._lock:
+            known = self._memo.get(plan)
+            if known is None:
+                self.check_plan(plan)
+                known = self._memo.put(plan, self._measure(plan, "valid", self.task.valid))
         return known
 
     def test(self, plan: Plan) -> Measurement:
@@ -113,7 +118,7 @@ class LiveEvaluator:
         self.check_plan(plan)
         split = self.task.test_split()
         with self._lock:
-            return self._measure(plan, split)
+            return self._measure(plan, "test", split)
 
     def compressed_model(self, plan: Plan) -> nn.Module:
         """A copy of the network, cut to `plan` and recovered."""
@@ -131,7 +136,8 @@ class LiveEvaluator:
         if self._sensitivity is None:
             alone = [self.cut(self.dense, i, removal_count(size, 0.5)) for i, size in enumerate(self.sizes)]
             with self._lock:
-                losses = [self._run(self._engine.build(plan), self._calibration)[1] for plan in [self.dense, *alone]]
+                outputs = [self._engine.outputs(plan, "train", self._calibration) for plan in [self.dense, *alone]]
+                losses = [self.task.score(each, self._calibration)[1] for each in outputs]
             self._sensitivity = tuple(loss - losses[0] for loss in losses[1:])
         return self._sensitivity
 
@@ -172,24 +178,28 @@ class LiveEvaluator:
             self.check_plan(plan.parent)
             check_parents(plan)
 
-    def _measure(self, plan: Plan, split: Split) -> Measurement:
+    def _measure(self, plan: Plan, data: str, split: Split) -> Measurement:
         start = time.perf_counter()
-        model = self._rounds.build(plan)
-        metric, loss = self._run(model, split)
-        train_loss = self._run(model, self._calibration)[1] if self.settings.train_loss else None
+        metric, loss = self.task.score(self._rounds.outputs(plan, data, split), split)
+        train_loss = None
+        if self.settings.train_loss:
+            train_loss = self.task.score(self._rounds.outputs(plan, "train", self._calibration), self._calibration)[1]
         sparsity = tuple(1 - width / size for width, size in zip(plan.widths, self.sizes, strict=True))
         costs = self.costs.all(*plan.levels)
         seconds = time.perf_counter() - start
         return Measurement(metric, loss, **costs, sparsity=sparsity, train_loss=train_loss, seconds=seconds)
-
-    def _run(self, model: nn.Module, split: Split) -> tuple[float, float]:
-        return self.task.score(self.task.outputs(model, split), split)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LiveEvaluator:
         return self
 
     def __reduce__(self) -> Any:
         return live_evaluator, (self.task, self.settings)
+
+
+def _bytes_of(plan: Plan) -> int:
+    """Bytes of a plan and its measurement, roughly: numbers up to 256 are shared by all."""
+    own = 900 + 200 * len(plan.keep) + sum(8 * len(kept) for kept in plan.keep if not isinstance(kept, int))
+    return own + (_bytes_of(plan.parent) if plan.parent else 0)
 
 
 def _spread(split: Split, count: int) -> Split:
