@@ -14,6 +14,7 @@ from reptile_env.actions import BITS, LOWEST_RANK
 from reptile_env.compression.cost import Costs, Levels
 from reptile_env.compression.plan import FLOAT_BITS, removal_count
 from reptile_env.errors import number
+from reptile_env.evaluation.grid import Grid
 
 RANK_STEP = 0.05  # by which the wall lowers a rank
 KINDS = (np.int64, np.int64, np.float64)  # of widths, bits and ranks
@@ -42,6 +43,12 @@ def _smallest_width(width: int, max_rate: float, passes: int) -> int:
     return width
 
 
+def deepest_count(grid: Grid | None, group: int, width: int, max_rate: float) -> int:
+    """The most channels that one decision can remove."""
+    most = removal_count(width, max_rate)
+    return most if grid is None else grid.nearest(group, width, most)
+
+
 class BudgetWall:
     """What has to be done to the current group so that the cap can still be met (He et al., AMC, ECCV 2018, algorithm 1).
 
@@ -58,6 +65,7 @@ class BudgetWall:
         rounds: passes over all groups in an episode.
         bits: whether decisions lower bits.
         ranks: for each group whether decisions lower its rank; none when left out.
+        grid: the widths that decisions lead to; all when left out.
 
     Raises:
         ValueError: `budget` outside (0, 1], or below what the deepest decisions reach; the message says what is reached.
@@ -73,11 +81,12 @@ class BudgetWall:
         rounds: int,
         bits: bool = False,
         ranks: Sequence[bool] = (),
+        grid: Grid | None = None,
     ) -> None:
         if not 0 < number("budget", budget) <= 1:
             raise ValueError(f"budget={budget} is outside (0, 1]; it is the final {cost} as a fraction of the dense network's")
         self._costs, self._cost, self._max_rate, self._rounds = costs, cost, max_rate, rounds
-        self._bits, self._ranks = bits, tuple(ranks) or (False,) * len(sizes)
+        self._bits, self._ranks, self._grid = bits, tuple(ranks) or (False,) * len(sizes), grid
         whole: Levels = (sizes, [FLOAT_BITS] * len(sizes), [1.0] * len(sizes))
         dense = float(costs.cost(cost, *whole))
         self.cap = budget * dense
@@ -111,12 +120,15 @@ class BudgetWall:
         if within([asked])[0]:  # as nearly always
             return asked
         before = (levels[0][group], levels[1][group], levels[2][group])
-        counts = range(asked.count + 1, max(removal_count(before[0], self._max_rate), asked.count) + 1)
+        counts: Sequence[int] = range(asked.count + 1, self._most(group, before[0], asked) + 1)
+        if self._grid is not None:
+            counts = [count for count in self._grid.counts(group, before[0]) if count in counts]
         while len(counts) > CHUNK:
             # The more goes the less it costs, and a layer can have millions of single weights.
             middle = counts[len(counts) // 2]
             fits = within([replace(asked, count=middle)])[0]
-            counts = range(counts.start, middle + 1) if fits else range(middle + 1, counts.stop)
+            half = len(counts) // 2 + 1
+            counts = counts[:half] if fits else counts[half:]
         candidates = list(self._candidates(before, group, asked, counts))
         for start in range(0, len(candidates), CHUNK):
             chunk = candidates[start : start + CHUNK]
@@ -128,7 +140,7 @@ class BudgetWall:
     def _candidates(self, before: tuple[int, int, float], group: int, asked: Decision, counts: Sequence[int]) -> Iterator[Decision]:
         """Deeper and deeper decisions: `counts` to remove, then the most with lower bits, then a lower rank."""
         width, bits, rank = before
-        most = max(removal_count(width, self._max_rate), asked.count)
+        most = self._most(group, width, asked)
         yield from (Decision(count, asked.bits, asked.rank) for count in counts)
         depths = [depth for depth in BITS if depth < asked.bits] if self._bits else []
         yield from (Decision(most, depth, asked.rank) for depth in depths)
@@ -138,6 +150,17 @@ class BudgetWall:
             yield from (Decision(most, lowest, round(asked.rank - RANK_STEP * k, 3)) for k in range(1, steps + 1))
         # The deepest of all, and what was there before where it costs less than what was asked.
         yield from (Decision(most, int(depth), float(part)) for depth, part in reversed(self._ends(group, bits, rank)))
+
+    def _most(self, group: int, width: int, asked: Decision) -> int:
+        return max(deepest_count(self._grid, group, width, self._max_rate), asked.count)
+
+    def _smallest(self, group: int, width: int, passes: int) -> int:
+        """What the deepest decisions leave of `width`."""
+        if self._grid is None:
+            return _smallest_width(width, self._max_rate, passes)
+        for _ in range(passes):
+            width -= deepest_count(self._grid, group, width, self._max_rate)
+        return width
 
     def _ends(self, group: int, bits: Any, rank: Any) -> list[tuple[Any, Any]]:
         """Bits and ranks, as they are and at their lowest: the cheapest end of a group has one of these."""
@@ -157,7 +180,7 @@ class BudgetWall:
         bits[:, group] = [decision.bits for decision in decisions]
         ranks[:, group] = [decision.rank for decision in decisions]
         lowest = np.array(
-            [[_smallest_width(int(w), self._max_rate, p) for w, p in zip(row, passes, strict=True)] for row in widths]
+            [[self._smallest(i, int(w), p) for i, (w, p) in enumerate(zip(row, passes, strict=True))] for row in widths]
         )
         least = base = np.asarray(self._costs.cost(self._cost, lowest, bits, ranks), np.float64)
         for other in (i for i, left in enumerate(passes) if left):

@@ -33,7 +33,7 @@ def decide(scene: Scene, at: Position, requested: Request, carried_out: bool) ->
     """Carry out `requested` on the current group, and more where the budget needs it.
 
     Compression is never undone: bits and rank stay where they are below what is asked. A group whose layers can't be factored
-    stays whole.
+    stays whole. Where the evaluator knows some widths alone, the nearest of them is carried out.
 
     Args:
         scene: the task.
@@ -48,7 +48,10 @@ def decide(scene: Scene, at: Position, requested: Request, carried_out: bool) ->
     asked = Decision(0, bits, rank)
     if carried_out:
         lowest_rank = min(rank, requested.rank) if evaluator.rankable[group] else rank
-        asked = Decision(removal_count(width, requested.rate), min(bits, requested.bits), lowest_rank)
+        count = removal_count(width, requested.rate)
+        if evaluator.grid is not None:
+            count = evaluator.grid.nearest(group, width, count)
+        asked = Decision(count, min(bits, requested.bits), lowest_rank)
     done = scene.wall.decide(plan.levels, group, at.round, asked) if scene.wall else asked
     plan = evaluator.cut(plan, group, done.count).replace(group, bits=done.bits, rank=done.rank)
     return Outcome(plan, done.count / width, done.bits, done.rank, bit=done != asked)

@@ -74,6 +74,11 @@ def _check_ranks(rules: Rules, settings: Settings) -> None:
 
 
 def _scene(evaluator: Evaluator, rules: Rules, sweep: Sequence[Request], w: float | None, comparable: bool) -> Scene:
+    if evaluator.grid is not None and rules.components != RATE_ALONE:
+        raise ValueError(
+            f"a table knows no bits and ranks, which components={list(rules.components)} decide on; give components=['rate'], or "
+            "use evaluator='live'"
+        )
     reference = make_reference(evaluator, rules.cost, sweep, w)
     wall = None
     if rules.budget is not None:
@@ -86,6 +91,7 @@ def _scene(evaluator: Evaluator, rules: Rules, sweep: Sequence[Request], w: floa
             rules.rounds,
             bits="bits" in rules.components,
             ranks=[rankable and "rank" in rules.components for rankable in evaluator.rankable],
+            grid=evaluator.grid,
         )
     known = best_known(evaluator.name, evaluator.settings, rules.cost, reference.uniform_rate) if comparable else math.nan
     return Scene(evaluator, reference, wall, known)

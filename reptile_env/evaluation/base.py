@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from reptile_env.compression.cost import Costs
 from reptile_env.compression.plan import Plan
 from reptile_env.errors import unknown
+from reptile_env.evaluation.grid import Grid
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.evaluation.settings import Settings
 
@@ -27,6 +28,7 @@ class Evaluator(Protocol):
         higher_is_better: direction of the metric.
         metric_name: name of the metric.
         w: the task's weight of the metric in the utility, or None.
+        grid: the widths that can be measured; None where all can.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Evaluator(Protocol):
     higher_is_better: bool
     metric_name: str
     w: float | None
+    grid: Grid | None
 
     def cut(self, plan: Plan, group: int, count: int) -> Plan:
         """`plan` with the `count` least important of the group's remaining channels removed."""
@@ -55,7 +58,10 @@ class Evaluator(Protocol):
 
 
 # name -> "module:function" of (task, settings) -> Evaluator
-EVALUATORS: dict[str, str] = {"live": "reptile_env.evaluation.live:live_evaluator"}
+EVALUATORS: dict[str, str] = {
+    "live": "reptile_env.evaluation.live:live_evaluator",
+    "table": "reptile_env.evaluation.table:table_evaluator",
+}
 
 
 def make_evaluator(evaluator: str, task: Any, settings: Settings) -> Evaluator:

@@ -22,6 +22,7 @@ from reptile_env.compression.low_rank import can_factor_group
 from reptile_env.compression.plan import Plan, removal_count
 from reptile_env.compression.rounds import Rounds, check_parents
 from reptile_env.compression.skipped import skipped_layers, warn_of_skipped
+from reptile_env.evaluation.grid import Grid
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.registry import make_task
@@ -67,6 +68,8 @@ class LiveEvaluator:
     Raises:
         ValueError: a network with nothing to cut, or a recovery that does not fit it.
     """
+
+    grid: Grid | None = None  # every width can be measured
 
     def __init__(self, task: Task, settings: Settings) -> None:
         self.task, self.settings = task, settings
@@ -124,7 +127,8 @@ class LiveEvaluator:
         """A copy of the network, cut to `plan` and recovered."""
         self.check_plan(plan)
         with self._lock:
-            return copy.deepcopy(self._rounds.build(plan))
+            # In torch's plain memory format, which is what is saved.
+            return copy.deepcopy(self._rounds.build(plan)).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
 
     def kept_weights(self, plan: Plan) -> dict[str, int]:
         """For each weight from which `plan` removes single elements how many are left; empty where channels go."""

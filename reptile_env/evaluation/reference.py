@@ -59,10 +59,16 @@ class Reference:
 
 
 def uniform_plan(evaluator: Evaluator, rate: float, bits: int = FLOAT_BITS, rank: float = 1.0) -> Plan:
-    """The plan that removes `rate` of every group and gives it `bits` and, where its layers can be factored, `rank`."""
+    """The plan that removes `rate` of every group and gives it `bits` and, where its layers can be factored, `rank`.
+
+    Where the evaluator can't measure it, the plan of the nearest widths.
+    """
     plan = evaluator.dense
-    for group, (size, rankable) in enumerate(zip(evaluator.sizes, evaluator.rankable, strict=True)):
-        plan = evaluator.cut(plan, group, removal_count(size, rate)).replace(group, bits=bits, rank=rank if rankable else 1.0)
+    widths = tuple(size - removal_count(size, rate) for size in evaluator.sizes)
+    if evaluator.grid is not None:
+        widths = evaluator.grid.nearest_widths(widths)
+    for group, (size, width, rankable) in enumerate(zip(evaluator.sizes, widths, evaluator.rankable, strict=True)):
+        plan = evaluator.cut(plan, group, size - width).replace(group, bits=bits, rank=rank if rankable else 1.0)
     return plan
 
 
