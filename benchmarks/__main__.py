@@ -1,4 +1,4 @@
-"""Command line: ``python -m benchmarks checkpoints | quality | speed``."""
+"""Command line: ``python -m benchmarks checkpoints | quality | speed | table``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from benchmarks import compression_quality
 from benchmarks.calibration import calibrate
 from benchmarks.quality_rows import Row
 from benchmarks.speed.run import PARTS, measure
+from benchmarks.table_command import table
 from reptile_env.errors import unknown
 from reptile_env.tasks import registry
 from reptile_env.tasks.checkpoints import save_checkpoint
@@ -56,6 +57,9 @@ def checkpoints(
 
             _write(spec.name, calibrate(spec.name, show))
             registry.forget()
+
+
+app.command()(table)
 
 
 @app.command()
@@ -131,4 +135,4 @@ def _write(name: str, entry: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(app, "python -m benchmarks", "checkpoints, quality or speed"))
+    sys.exit(run(app, "python -m benchmarks", "checkpoints, quality, speed or table"))

@@ -34,6 +34,10 @@ class Actions(Protocol):
     sweep: list[Request]
     space: spaces.Space[Any]
 
+    @property
+    def rates(self) -> tuple[float, ...] | None:
+        """The rates that actions can ask for; None: any up to `max_rate`."""
+
     def read(self, action: Any) -> Request:
         """What `action` asks for; ``ValueError`` for an action outside the space."""
 
@@ -87,6 +91,7 @@ class ContinuousActions:
         else:
             self.max_rate = 0.0
         self.sweep = uniform_sweep(self.components, self.max_rate)
+        self.rates = None
         self.space: spaces.Space[Any] = spaces.Box(-1.0, 1.0, (len(self.components),), np.float32)
 
     def read(self, action: Any) -> Request:

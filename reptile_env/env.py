@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from reptile_env import observations, rewards, showing
 from reptile_env.actions import make_actions
-from reptile_env.compression.plan import FLOAT_BITS, Request
+from reptile_env.compression.plan import FLOAT_BITS, Plan, Request
 from reptile_env.deciding import Outcome, take_step
 from reptile_env.episode import Position, Rules
 from reptile_env.errors import number
 from reptile_env.evaluation.settings import Settings, make_finetune
 from reptile_env.exploring import Explorable
+from reptile_env.optimum import optimum
 from reptile_env.rendering import RENDER_MODES, Renderer
 from reptile_env.scenes import chosen_scene, make_scenes
 
@@ -84,7 +85,8 @@ class ReptilePruneEnv(Explorable):
 
     Args:
         task: name of a built-in task, a `reptile_env.Task`, or a list of either (drawn at each reset).
-        evaluator: ``"live"`` runs the network.
+        evaluator: ``"live"`` runs the network; ``"table"`` looks the plan up in an exhaustive table, without torch, and knows the
+            widths of its grid alone: the nearest is carried out, and ``info["rate"]`` says which.
         action: ``"continuous"``, ``"discrete"`` or ``"joint"``: set by the id.
         max_rate: largest rate of a continuous action, in (0, 1); default 0.9.
         rates: rates of discrete actions, in [0, 1); default 0, 0.1, ..., 0.9.
@@ -251,6 +253,17 @@ class ReptilePruneEnv(Explorable):
             ValueError: no action asks for this, or one of them is not decided on and not at its default.
         """
         return self._actions.action_for(Request(rate, bits, rank))
+
+    def optimum(self) -> tuple[Plan, float]:
+        """The best plan that an episode of the current task can end with, and its return; for ``evaluator="table"``.
+
+        Exact: every plan is in the table. It honours the largest rate or the listed ones, the rounds and the budget. A
+        ``prune_probability`` below 1 is taken for 1.
+
+        Raises:
+            ValueError: the evaluator is no table.
+        """
+        return optimum(self._scene, self._rules, self._actions.rates)
 
     def _observe(self) -> NDArray[np.float32]:
         return self._observation.observe(showing.view(self._scene, self._rules, self._at))

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from reptile_env.compression.plan import FLOAT_BITS, Plan, removal_count
 from reptile_env.evaluation.settings import Settings
 
-DEEPEST = 0.9  # rate of the last level
+TENTHS = 9  # rate of the last level
 BEND = 1.2  # above 1: mild rates lie closer together, for that is where good plans are
 
 
@@ -187,15 +187,14 @@ class Grid:
 
 
 def grid_rates(levels: int) -> list[float]:
-    """Rates of a grid of `levels` levels: 0 to 0.9 in multiples of 0.05, mild ones closer together.
+    """Rates of a grid of `levels` levels, from 0 to 0.9, mild ones closer together: 10 are the default rates of discrete actions.
 
     Raises:
-        ValueError: fewer than 2 or more than 12 levels.
+        ValueError: fewer than 2 or more than 10 levels.
     """
-    if not 2 <= levels <= 12:
-        raise ValueError(f"levels={levels}; a grid has 2 to 12 levels a group")
-    bent = [DEEPEST * (k / (levels - 1)) ** BEND for k in range(levels)]
-    return [round(0.05 * round(rate / 0.05), 2) for rate in bent]
+    if not 2 <= levels <= TENTHS + 1:
+        raise ValueError(f"levels={levels}; a grid has 2 to {TENTHS + 1} levels a group")
+    return [max(k, round(TENTHS * (k / (levels - 1)) ** BEND)) / 10 for k in range(levels)]
 
 
 def widths_at(size: int, rates: Sequence[float]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reptile_env.actions import DEFAULT_RATES
 from reptile_env.compression.plan import Plan
 from reptile_env.evaluation.grid import Grid, check_settings, grid_rates, make_grid, widths_at
 from reptile_env.evaluation.live import live_evaluator
@@ -100,11 +101,12 @@ def test_settings_under_which_a_plan_is_more_than_its_widths_are_refused(setting
 
 
 def test_levels_lie_closer_together_where_cuts_are_mild() -> None:
-    for levels in range(2, 13):
+    for levels in range(2, 11):
         rates = grid_rates(levels)
         assert (rates[0], rates[-1], len(set(rates))) == (0.0, 0.9, levels)
-    assert grid_rates(8) == [0.0, 0.1, 0.2, 0.35, 0.45, 0.6, 0.75, 0.9]
-    with pytest.raises(ValueError, match="2 to 12 levels"):
+    assert grid_rates(5) == [0.0, 0.2, 0.4, 0.6, 0.9]
+    assert grid_rates(10) == list(DEFAULT_RATES)
+    with pytest.raises(ValueError, match="2 to 10 levels"):
         grid_rates(1)
     assert widths_at(4, [0.0, 0.1, 0.5, 0.99]) == (4, 2, 1)
 

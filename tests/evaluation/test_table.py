@@ -165,7 +165,7 @@ def test_no_torch_is_loaded() -> None:
             env.render()
         inner = env.unwrapped
         inner.restore(inner.snapshot())
-        inner.best
+        inner.best, inner.optimum()
         assert "return" in info
         assert not [name for name in ("torch", "sklearn", "scipy", "torch_pruning", "safetensors") if name in sys.modules]
         """
