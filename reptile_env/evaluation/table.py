@@ -49,6 +49,8 @@ def table_evaluator(task: Any, settings: Settings) -> TableEvaluator:
     for path in found(task):
         stamp = str(path), path.stat().st_mtime_ns, path.stat().st_size
         table = _opened(*stamp)
+        if table.head.task != task:
+            raise ValueError(f"{path} is of task {table.head.task!r}; name it {table.head.task}{SUFFIX}")
         if table.head.serves(settings):
             return _evaluator(*stamp, settings)
         held.append(table.head.told())

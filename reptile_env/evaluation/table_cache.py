@@ -6,7 +6,6 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -85,8 +84,3 @@ def _frozen(columns: Columns) -> Columns:
     for column in columns.values():
         column.setflags(write=False)
     return columns
-
-
-def dtypes_of(columns: Mapping[str, Any]) -> dict[str, str]:
-    """Names and dtypes of columns, in order."""
-    return {name: str(column.dtype) for name, column in columns.items()}
