@@ -29,6 +29,7 @@ Cost = Annotated[str, typer.Option(help="what is saved: macs, params, bytes or l
 Recovery = Annotated[str, typer.Option(help="what follows a cut: reconstruct, recalibrate, none, or names joined by +")]
 Rounds = Annotated[int, typer.Option(help="passes over all groups in an episode")]
 Measure = Annotated[str | None, typer.Option(help="evaluate the agent's plans after every step, or once a round; default: its own")]
+Evaluator = Annotated[str, typer.Option(help="live runs the network; table looks plans up, for tasks that have a table")]
 Threads = Annotated[int, typer.Option(help="torch threads; more than 1 pays for large networks")]
 Out = Annotated[Path | None, typer.Option(help="a new or empty folder; default: one under runs/")]
 
@@ -56,10 +57,11 @@ def train(
     rounds: Rounds = 1,
     measure: Measure = None,
     threads: Threads = 1,
+    evaluator: Evaluator = "live",
     out: Out = None,
 ) -> int:
     """Run one agent on a task: trace, best plan, TensorBoard logs, trained model."""
-    options = Options(task, steps, seed, budget, cost, recovery, rounds, measure, threads)
+    options = Options(task, steps, seed, budget, cost, recovery, rounds, measure, threads, evaluator)
     _check_agent(algorithm)
     folder = free_folder(out, f"{algorithm}-{task}")
 

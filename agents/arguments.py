@@ -35,6 +35,7 @@ class Options:
         rounds: passes over all groups in an episode.
         measure: ``step``, ``round``, or None for the agent's own.
         threads: torch threads.
+        evaluator: ``live`` runs the network, ``table`` looks plans up.
     """
 
     task: str
@@ -46,6 +47,7 @@ class Options:
     rounds: int = 1
     measure: str | None = None
     threads: int = 1
+    evaluator: str = "live"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -99,7 +101,12 @@ def resolve_task(text: str) -> Task:
     return task
 
 
-def make_env(spec: AgentSpec, task: Task, options: Options) -> gym.Env[Any, Any]:
+def task_of(options: Options) -> Task | str:
+    """What the environment is made with: the task, or for a table its name alone."""
+    return options.task if options.evaluator == "table" else resolve_task(options.task)
+
+
+def make_env(spec: AgentSpec, task: Task | str, options: Options) -> gym.Env[Any, Any]:
     """The environment of an agent.
 
     Raises:
@@ -111,6 +118,7 @@ def make_env(spec: AgentSpec, task: Task, options: Options) -> gym.Env[Any, Any]
         "recovery": options.recovery,
         "rounds": options.rounds,
         "measure": options.measure or spec.measure,
+        "evaluator": options.evaluator,
     }
     try:
         return gym.make(spec.env_id, task=task, **settings)

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from agents.arguments import Options, make_env, resolve_task
+from agents.arguments import Options, make_env, task_of
 from agents.base import Listener
 from agents.outputs import BestPlanFile, make_folder, versions, write_json
 from agents.progress import ProgressReport
@@ -25,10 +25,10 @@ def train(name: str, options: Options, out: Path) -> int:
         The exit status, 0.
 
     Raises:
-        BadArgumentError: see `resolve_task` and `make_env`.
+        BadArgumentError: see `task_of` and `make_env`.
     """
     torch.set_num_threads(options.threads)
-    env = make_env(agent_spec(name), resolve_task(options.task), options)
+    env = make_env(agent_spec(name), task_of(options), options)
     make_folder(out)
     write_json(out / "run.json", {"command": "train", "agent": name} | options.to_dict() | {"versions": versions()})
     trace = run_agent(name, env, options, out, [BestPlanFile(out / "best_plan.json")])

@@ -165,7 +165,8 @@ class TableEvaluator:
 
     def measurement(self, row: int) -> Measurement:
         """What the plan of a row measured on the validation split."""
-        self.grid.plan(row)
+        if not 0 <= row < self.grid.rows:
+            raise IndexError(f"row {row} is outside 0 to {self.grid.rows - 1}")
         return self._of_row(row, "metric", "loss")
 
     def sensitivity(self) -> tuple[float, ...]:
@@ -182,7 +183,7 @@ class TableEvaluator:
         return self._made(further, self.costs.all(plan.widths), plan.widths, metric, loss)
 
     def _of_row(self, row: int, metric: str, loss: str) -> Measurement:
-        values = {name: column[row].item() for name, column in self.columns.items()}
+        values = {name: column.item(row) for name, column in self.columns.items()}
         return self._made(values, values, self.grid.widths_of(row).tolist(), metric, loss)
 
     def _made(self, values: Mapping[str, float], costs: Mapping[str, Any], widths: Any, metric: str, loss: str) -> Measurement:

@@ -162,3 +162,15 @@ def test_a_network_that_cant_be_saved_is_refused_before_the_search(
     assert main(["compress", "--task", "own_branching:task", "--steps", "100000", "--out", "run"]) == 2
     assert "torch.export can't follow this network" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_an_agent_trains_on_a_table_without_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "random", "--task", "digits-mlp", "--evaluator", "table", "--steps", "300"]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    trace = Trace.load(tmp_path / "run" / "trace-random.jsonl")
+    assert trace.env_settings["evaluator"] == "table"
+    assert trace.best is not None
+    live = reptile_env.compress("digits-mlp", trace.best.plan).measurement
+    assert trace.best.metric == pytest.approx(live.metric, abs=1 / 450 + 1e-9)
+    assert main([*arguments, "--recovery", "none", "--out", str(tmp_path / "other")]) == 2
+    assert "it has: recovery='reconstruct'" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def test_it_is_unpacked_once_and_mapped_read_only(tmp_path: Path, cache: Path) -
     assert (files[0].stat().st_ino, files[0].stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
     for name, column in second.columns.items():
         np.testing.assert_array_equal(column, first.columns[name])
-        assert isinstance(column, np.memmap)
+        assert isinstance(column.base.base, np.memmap)  # shared with other processes
         with pytest.raises(ValueError, match="read-only"):
             column[0] = 0
     assert list(second.columns) == ["metric", "loss", "test_metric", "test_loss", "seconds", "params", "macs", "bytes"]
