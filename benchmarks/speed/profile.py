@@ -20,11 +20,15 @@ from benchmarks.speed.rows import Progress, Row, row
 # phase -> functions in which it happens; time in a function of another phase that one calls counts for that one
 PHASES: dict[str, tuple[str, ...]] = {
     "choose channels": ("reptile_env.evaluation.live:LiveEvaluator.cut",),
-    "cut tensors": ("reptile_env.compression.prune:cut",),
+    "cut tensors": ("reptile_env.compression.engine:Engine._cut_tensors",),
     "install tensors": ("reptile_env.compression.prune:install",),
-    "refit": ("reptile_env.compression.recovery:_from_dense", "reptile_env.compression.recovery:refit"),
-    "forward, calibration": ("reptile_env.compression.recovery:call",),
-    "forward, validation": ("reptile_env.tasks.task:Task.outputs",),
+    "refit": (
+        "reptile_env.compression.recovery:_from_dense",
+        "reptile_env.compression.recovery:refit",
+        "reptile_env.compression.recovery:tensors_for",
+    ),
+    "forward, calibration": ("reptile_env.compression.recovery:_pass",),
+    "forward, validation": ("reptile_env.compression.prefix:Prefixes.outputs",),
     "score": ("reptile_env.tasks.task:Task.score",),
     "rest of the measurement": ("reptile_env.evaluation.live:LiveEvaluator.measure",),
 }

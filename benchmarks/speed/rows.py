@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,9 +78,17 @@ def row(part: str, what: str, measured: Interval | float, goal: Goal | None = No
     return Row(part, what, value, unit, low, high, str(goal), margin, margin >= 1, details)
 
 
-def failed(part: str, why: str) -> Row:
-    """A part that gave no number; its goal counts as missed."""
-    return Row(part, part, met=False, error=why)
+def failed(part: str, what: str, why: str) -> Row:
+    """Something that gave no number; its goal counts as missed."""
+    return Row(part, what, met=False, error=why)
+
+
+def attempt(part: str, what: str, make: Callable[[], Row]) -> Row:
+    """The row that `make` makes; whatever it raises is a row too, since what comes after is still worth measuring."""
+    try:
+        return make()
+    except Exception:
+        return failed(part, what, traceback.format_exc())
 
 
 def save(folder: Path, done: list[Row], machine: dict[str, Any]) -> None:

@@ -52,6 +52,6 @@ def measure(parts: Sequence[str], folder: Path, quick: bool, progress: Callable[
             for row in PARTS[part](quick, lambda fraction, part=part: progress(part, fraction)):  # type: ignore[misc]
                 note(row)
         except Exception:  # whatever it is, the other parts are still worth measuring
-            note(failed(part, traceback.format_exc()))
+            note(failed(part, part, traceback.format_exc()))
         progress(part, 1.0)
     return done

@@ -11,20 +11,24 @@ import numpy as np
 from stable_baselines3 import PPO
 
 from benchmarks.speed.measure import Spread, ratio
-from benchmarks.speed.rows import Goal, Progress, Row, row
+from benchmarks.speed.rows import Goal, Progress, Row, attempt, row
 
-TASK, ID = "digits-cnn", "ReptilePrune-v0"
+TASK, ID = "digits-mlp", "ReptilePrune-v0"
 ENVS = 4096
 
 
 def table(quick: bool, progress: Progress) -> Iterator[Row]:
     """Steps a second on a table."""
     repeats = 3 if quick else 15
-    yield _one(2_000 if quick else 20_000, repeats)
+    yield attempt("table", "one environment", lambda: _one(2_000 if quick else 20_000, repeats))
     progress(0.1)
-    yield _many(20 if quick else 500, repeats)
+    yield attempt("table", f"vector of {ENVS:,}", lambda: _many(20 if quick else 500, repeats))
     progress(0.2)
-    yield _training(2_048 if quick else 20_480, 1 if quick else 5, lambda part: progress(0.2 + 0.8 * part))
+
+    def train() -> Row:
+        return _training(2_048 if quick else 20_480, 1 if quick else 5, lambda part: progress(0.2 + 0.8 * part))
+
+    yield attempt("table", "PPO", train)
 
 
 def _one(steps: int, repeats: int) -> Row:

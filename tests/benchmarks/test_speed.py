@@ -226,13 +226,13 @@ def test_the_stopwatch_finds_its_phases_and_puts_functions_back() -> None:
 
 def test_rows_are_saved_with_the_machine_and_its_warning(tmp_path: Path) -> None:
     machine = {"cpu": "Z80", "warning": "the load was 3.00 at the start"}
-    rows = [row("live", "ratio", ratio([4.0], [1.0]), Goal(least=3)), failed("table", "Traceback\nValueError: not there")]
+    rows = [row("live", "ratio", ratio([4.0], [1.0]), Goal(least=3)), failed("table", "vector", "Traceback\nValueError: not there")]
     save(tmp_path, rows, machine)
     text = (tmp_path / "speed.md").read_text()
     assert text == markdown(rows, machine)
     assert "| ratio | 4 (4 to 4) | at least 3 | yes |" in text
     assert "**Warning: the load was 3.00 at the start.**" in text
-    assert "| table | **failed** | | no | ValueError: not there |" in text
+    assert "| vector | **failed** | | no | ValueError: not there |" in text
     record = json.loads((tmp_path / "speed.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert record["machine"] == machine
     assert [r["met"] for r in record["rows"]] == [True, False]
