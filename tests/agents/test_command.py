@@ -164,7 +164,10 @@ def test_a_network_that_cant_be_saved_is_refused_before_the_search(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_agent_trains_on_a_table_without_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_agent_trains_on_a_table_without_the_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPTILE_CACHE", str(tmp_path / "cache"))
     arguments = ["train", "random", "--task", "digits-mlp", "--evaluator", "table", "--steps", "300"]
     assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
     trace = Trace.load(tmp_path / "run" / "trace-random.jsonl")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.evaluation import table
@@ -242,6 +243,11 @@ def test_settings_of_a_table_are_read_from_it(folders: Path) -> None:
     assert head.weights == tiny()[1].weights
     assert set(head.made_by) == {"versions", "machine", "threads"}
     assert looked_up(recovery="none").evaluator.settings == Settings(recovery="none")
+
+
+@pytest.mark.parametrize("id", ["ReptilePrune-v0", "ReptilePruneDiscrete-v0"])
+def test_it_is_an_environment_as_gymnasium_checks_it(id: str) -> None:
+    check_env(make(NAME, id, evaluator="table"), skip_render_check=True)
 
 
 def test_rewards_and_infos_of_twins_are_equal() -> None:
