@@ -64,9 +64,15 @@ def test_the_compressed_network_is_the_measured_one(task: str, recovery: str) ->
     for plan in plans_of(evaluator, 4, seed=3):
         model = evaluator.compressed_model(plan)
         evaluator.measure(evaluator.dense)  # what is measured later changes nothing in the copy
-        with torch.inference_mode():
-            outputs = torch.cat([model(batch.inputs) for batch in evaluator.task.valid.batches(256)])
         measured = evaluator.measure(plan)
+        plain = evaluator.task.score(evaluator.task.outputs(model, evaluator.task.valid), evaluator.task.valid)
+        assert plain == pytest.approx((measured.metric, measured.loss), rel=1e-6)
+        # In the memory format and batches in which the evaluator runs networks: to the last bit.
+        running = evaluator._engine.running
+        for parameter in model.parameters():
+            parameter.data = running.arranged(parameter.data)
+        with torch.inference_mode():
+            outputs = torch.cat([model(inputs) for inputs in running.batches(evaluator.task.valid)])
         assert evaluator.task.score(outputs, evaluator.task.valid) == (measured.metric, measured.loss)
 
 

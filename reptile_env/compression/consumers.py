@@ -128,7 +128,9 @@ def weight_of(consumer: Consumer, layer: nn.Module, solution: Tensor, dense: Ten
     weight = torch.unflatten(flat, 1, (-1, *dense.shape[2:])) if dense.dim() > 2 else flat
     if isinstance(layer, TRANSPOSED):
         weight = torch.unflatten(weight.flip(list(range(2, weight.dim()))), 0, (groups_of(layer), -1)).transpose(1, 2).flatten(0, 1)
-    return weight.to(dense.dtype).contiguous()
+    # In the memory format in which the network is run (see `running`).
+    last = dense.dim() == 4 and dense.is_contiguous(memory_format=torch.channels_last)
+    return weight.to(dense.dtype).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def rows(consumer: Consumer, layer: Any, inputs: Any, output: Any, picked: Tensor | None = None) -> Tensor:
@@ -178,6 +180,8 @@ def patches(layer: Any, inputs: Tensor, picked: Tensor | None = None) -> Tensor:
         columns = padded.permute([0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims)])
         return columns.reshape(-1, inputs.shape[1] * math.prod(layer.kernel_size))
     example, *places = np.unravel_index(picked.numpy(), (len(inputs), *positions))
+    if dims == 2 and padded.is_contiguous(memory_format=torch.channels_last):
+        return _gathered(layer, padded, strides, torch.from_numpy(example), [torch.from_numpy(place) for place in places])
     index: list[Any] = [torch.from_numpy(example).view(-1, 1, *[1] * dims), torch.arange(inputs.shape[1]).view(1, -1, *[1] * dims)]
     for i, place in enumerate(places):
         taps = torch.arange(layer.kernel_size[i]) * layer.dilation[i]
@@ -185,6 +189,17 @@ def patches(layer: Any, inputs: Tensor, picked: Tensor | None = None) -> Tensor:
         shape[2 + i] = -1
         index.append(torch.from_numpy(place).view(-1, 1, *[1] * dims) * strides[i] + taps.view(shape))
     return padded[tuple(index)].flatten(1)
+
+
+def _gathered(layer: Any, padded: Tensor, strides: list[int], example: Tensor, places: list[Tensor]) -> Tensor:
+    """Some patches of images whose channels lie side by side in memory: each pixel is one copy."""
+    _, channels, height, width = padded.shape
+    pixels = padded.permute(0, 2, 3, 1).reshape(-1, channels)
+    first = (example * height + places[0] * strides[0]) * width + places[1] * strides[1]
+    (rows, columns), (down, across) = layer.kernel_size, layer.dilation
+    taps = (torch.arange(rows)[:, None] * down * width + torch.arange(columns) * across).flatten()
+    seen = pixels.index_select(0, (first[:, None] + taps).flatten())
+    return seen.view(len(first), len(taps), channels).transpose(1, 2).reshape(len(first), -1)
 
 
 def _spread(layer: Any, inputs: Tensor) -> Tensor:

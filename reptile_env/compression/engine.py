@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from reptile_env.compression import consumers, finetune, low_rank, moments, prune, quantize, recovery
+from reptile_env.compression import consumers, finetune, low_rank, moments, prune, quantize, recovery, running
 from reptile_env.compression.bounded import Bounded
 from reptile_env.compression.granularity import Pruner, make_pruner
 from reptile_env.compression.groups import Structure, tensors_of
@@ -17,7 +18,7 @@ from reptile_env.compression.moments import Moments
 from reptile_env.compression.plan import FLOAT_BITS, Plan
 from reptile_env.compression.prefix import Prefixes
 from reptile_env.compression.recovery import Targets, Workbench
-from reptile_env.tasks.splits import Split
+from reptile_env.tasks.splits import Split, call, map_inputs
 from reptile_env.tasks.task import BATCH_SIZE, Task, concatenate
 
 WEIGHT_BYTES = 2**27  # of cut and refitted weights that are remembered
@@ -52,7 +53,8 @@ class Engine:
         recovery.check(settings.recovery, structure.model, len(calibration))
         self.task, self.structure, self.calibration, self.settings = task, structure, calibration, settings
         self.teacher = structure.model if teacher is None else teacher
-        self.state = tensors_of(structure.model)
+        self.running = running.choose(structure.model, task.valid[:4])
+        self.state = {name: self.running.arranged(tensor) for name, tensor in tensors_of(structure.model).items()}
         self._consumers = consumers.find_consumers(structure, task.valid[:4].inputs)
         self._moments: dict[consumers.Consumer, Moments] = {}
         refits = any(name.startswith("reconstruct") for name in settings.recovery.split("+"))
@@ -79,10 +81,11 @@ class Engine:
         self._targets: dict[consumers.Consumer, Targets] = {}
         if "reconstruct-sequential" in wanted:
             self._targets = recovery.collect_targets(structure.model, self._consumers, self.moments(), calibration)
-        self._model = copy.deepcopy(structure.model)
+        self._model = self._copy()
         self._replaced: set[str] = set()
         self._swapped: dict[str, nn.Module] = {}
         self._fitted: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
+        self._arranged = Split(map_inputs(self.running.arranged, calibration.inputs), calibration.targets)
         self._maps = prune.IndexMaps(structure)
         self._layers = {c.layer: structure.model.get_submodule(c.layer) for c in self._consumers}
         self.weights: Bounded[Any, dict[str, Tensor]] = Bounded(WEIGHT_BYTES, lambda _, d: 400 + sum(t.nbytes for t in d.values()))
@@ -104,7 +107,7 @@ class Engine:
         """The network cut to `plan` and recovered; it is the engine's own, and the next call changes it."""
         if self._finetunes:
             # Training left no tensor as it was.
-            self._model, self._replaced = copy.deepcopy(self.structure.model), set()
+            self._model, self._replaced = self._copy(), set()
             self._swapped.clear()
         self._restore_modules()
         changed = self._cut_tensors(plan)
@@ -134,11 +137,18 @@ class Engine:
             data: name of the split, by which what the beginning of the network makes of it is remembered.
             split: the data.
         """
-        model = self.build(plan)
-        if self.prefixes is None:
-            return self.task.outputs(model, split)
+        model, batches = self.build(plan), self.running.batches(split)
         with torch.inference_mode():
-            return concatenate(self.prefixes.outputs(data, plan, model, [batch.inputs for batch in split.batches(BATCH_SIZE)]))
+            if self.prefixes is None:
+                return concatenate([call(model, inputs) for inputs in batches])
+            return concatenate(self.prefixes.outputs(data, plan, model, batches))
+
+    def _copy(self) -> nn.Module:
+        model = copy.deepcopy(self.structure.model)
+        for tensor in itertools.chain(model.parameters(), model.buffers()):
+            # Not Module.to(memory_format=), which gives tensors of one channel other strides, and so other floats.
+            tensor.data = self.running.arranged(tensor.data)
+        return model
 
     def _cut_tensors(self, plan: Plan) -> dict[str, Tensor]:
         """`pruner.tensors`, one by one from memory where they are there."""
@@ -155,7 +165,7 @@ class Engine:
                 tensor = self.state[name]
                 for dim, kept in positions:
                     tensor = tensor.index_select(dim, kept)
-                known = self.weights.put(key, {name: tensor})
+                known = self.weights.put(key, {name: self.running.arranged(tensor)})
             shrunk |= known
         return shrunk
 
@@ -180,7 +190,7 @@ class Engine:
             consumers=self._consumers,
             moments=self.moments,
             targets=self._targets,
-            calibration=self.calibration,
+            calibration=self._arranged,
             batch_size=BATCH_SIZE,
             masks=self.pruner.masks(plan),
             swapped=self._swapped,

@@ -41,6 +41,8 @@ class IndexMaps:
     def __init__(self, structure: Structure, limit: int = 2**25) -> None:
         self._structure = structure
         self._groups = {key: tuple(int(g) for g in np.unique(axis.group[axis.group >= 0])) for key, axis in structure.axes.items()}
+        sizes = [tuple(range(group.size)) for group in structure.groups]
+        self._whole = {key: tuple(sizes[g] for g in groups) for key, groups in self._groups.items()}
         self._of_tensor: dict[str, tuple[int, ...]] = {}
         for (name, _), groups in self._groups.items():
             self._of_tensor[name] = tuple(sorted({*self._of_tensor.get(name, ()), *groups}))
@@ -65,7 +67,7 @@ class IndexMaps:
     def positions(self, name: str, dim: int, plan: Plan) -> Tensor | None:
         """Positions that `plan` keeps, ascending, int64; None: all."""
         axis = self._structure.axes.get((name, dim))
-        if axis is None or all(plan.widths[g] == self._structure.groups[g].size for g in self._groups[name, dim]):
+        if axis is None or self.kept_along(name, dim, plan) == self._whole[name, dim]:
             return None
         key = name, dim, self.kept_along(name, dim, plan)
         found = self._known.get(key)
@@ -116,9 +118,13 @@ def install(model: nn.Module, tensors: Mapping[str, Tensor], dense: nn.Module | 
         KeyError: a name that is no parameter or buffer of `model`.
     """
     touched = {}
+    module, last = model, ""
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")
-        module = model.get_submodule(path)
+        if path != last:
+            module, last = model.get_submodule(path), path
+        if _is_there(module, leaf, tensor):
+            continue
         if leaf in module._parameters:
             module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
         elif leaf in module._buffers:
@@ -130,6 +136,20 @@ def install(model: nn.Module, tensors: Mapping[str, Tensor], dense: nn.Module | 
         _follow(module, module if dense is None else dense.get_submodule(path))
         if path:
             _follow_heads(model.get_submodule(path.rpartition(".")[0]))
+
+
+def _is_there(module: nn.Module, leaf: str, tensor: Tensor) -> bool:
+    """Whether a layer has this very tensor already."""
+    now: Tensor | None = module._parameters.get(leaf)
+    now = module._buffers.get(leaf) if now is None else now
+    return (
+        now is not None
+        and now.data_ptr() == tensor.data_ptr()
+        and now.shape == tensor.shape
+        and now.stride() == tensor.stride()
+        and now.dtype == tensor.dtype
+        and tensor.numel() > 0
+    )
 
 
 def _follow(module: Any, dense: Any) -> None:

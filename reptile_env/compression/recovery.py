@@ -155,7 +155,7 @@ def reconstruct_sequential(bench: Workbench, plan: Plan) -> set[str]:
                 return
             changed = True
             kept = torch.arange(bench.state[consumer.weight].shape[consumer.into]) if channels is None else channels
-            _, solution = refit(bench, consumer, layer, given, kept)
+            _, solution = refit(bench, consumer, layer, given, kept, quick=True)
             tensors = tensors_for(bench, plan, consumer, bench.layers[consumer.layer], *solution)
             prune.install(bench.model, tensors, bench.structure.model)
             changes.append((consumer, tensors))
@@ -201,22 +201,30 @@ def _pass(bench: Workbench, plan: Plan, start: int, stage: Stage) -> dict[int, H
 
 
 def refit(
-    bench: Workbench, consumer: Consumer, layer: nn.Module, inputs: Any, channels: Tensor
+    bench: Workbench, consumer: Consumer, layer: nn.Module, inputs: Any, channels: Tensor, quick: bool = False
 ) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
-    """Second moments of what a consumer reads here and now, and the weights and constants that best rebuild its dense outputs."""
+    """Second moments of what a consumer reads here and now, and the weights and constants that best rebuild its dense outputs.
+
+    Where `quick`, the moments are good for these alone (see `moments.products`).
+    """
     targets, cached = bench.targets[consumer], bench.moments()[consumer]
-    x = consumers.rows(consumer, layer, inputs, None, targets.picked).double()
+    x = consumers.rows(consumer, layer, inputs, None, targets.picked)
     if cached.constant:
         x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], dim=2)
     count = x.shape[1]
     prior = cached.dense[:, cached.features(channels)]
-    outputs = targets.outputs.double()
-    gram, cross = x.transpose(1, 2) @ x / count, x.transpose(1, 2) @ outputs / count
     mask = bench.masks.get(consumer.weight)
+    if quick and mask is None and count >= shrinkage.FEW_ROWS * x.shape[2]:
+        gram, cross = moments.products(x, targets.outputs, quick=True)
+        solution = moments.try_solve(gram, cross, prior)
+        if solution is not None:
+            return gram, moments.split(solution, cached.constant)
+    gram, cross = moments.products(x, targets.outputs)
     if mask is not None:
         solution = masked.solve(gram, cross, prior, _free(consumer, layer, mask, cached.constant))
     elif count < shrinkage.FEW_ROWS * gram.shape[-1]:
-        solution = shrinkage.solve(gram, cross, prior, outputs.square().mean(1).sum(1), count, cached.constant)
+        power = targets.outputs.double().square().mean(1).sum(1)
+        solution = shrinkage.solve(gram, cross, prior, power, count, cached.constant)
     else:
         solution = moments.solve(gram, cross, prior)
     return gram, moments.split(solution, cached.constant)
