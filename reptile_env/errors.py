@@ -20,3 +20,10 @@ def number(what: str, given: object) -> float:
     if isinstance(given, bool) or not isinstance(given, Real):
         raise TypeError(f"{what} must be a number, got {type(given).__name__} {given!r:.80}")
     return float(given)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, with its kind where that alone would say too little."""
+    lines = str(error).splitlines()
+    plain = isinstance(error, (RuntimeError, ValueError, TypeError, IndexError)) and lines
+    return lines[0] if plain else ": ".join([type(error).__name__, *lines[:1]])

@@ -20,6 +20,7 @@ from reptile_env.compression.tracing import (
     tied_outputs,
     trace,
 )
+from reptile_env.errors import first_line
 from reptile_env.tasks.splits import Inputs
 
 
@@ -55,8 +56,10 @@ def assemble(model: nn.Module, inputs: Inputs, producers: Sequence[Producer]) ->
             traced, layers = _trace_blocks(model, inputs, producer)
             followed.append(traced)
             reached.append(layers)
-        except (UntraceableError, RuntimeError, ValueError, IndexError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+        except UntraceableError as error:
+            candidates.append(Candidate(producer.name, producer.kind, producer.size, reason=str(error)))
+        except Exception as error:  # marked channels may bring a network to raise anything
+            reason = f"the network does not run with its channels marked: {first_line(error)}"
             candidates.append(Candidate(producer.name, producer.kind, producer.size, reason=reason))
     ties = _ties(modules, followed, reached)
     members: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -70,6 +73,16 @@ def assemble(model: nn.Module, inputs: Inputs, producers: Sequence[Producer]) ->
         number = {root: i for i, root in enumerate(sorted(roots))}
         candidates.append(_candidate(modules, [(i, followed[i], reached[i]) for i in indices], ties, number))
     return candidates
+
+
+def joined(parts: Sequence[Candidate]) -> Candidate:
+    """One candidate of several of the same size, whose channels of equal number are removed together."""
+    whole = Candidate(parts[0].root, parts[0].kind, parts[0].size)
+    for part in parts:
+        whole.slots += part.slots
+        whole.producers += part.producers
+        whole.consumers += part.consumers
+    return whole
 
 
 def _trace_blocks(model: nn.Module, inputs: Inputs, producer: Producer) -> tuple[Producer, dict[str, Positions]]:

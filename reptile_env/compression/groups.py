@@ -6,7 +6,6 @@ Found once for a network; from then on a plan is cut with index maps alone.
 from __future__ import annotations
 
 import collections
-import copy
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reptile_env.compression import hooks, prune
-from reptile_env.compression.assembly import Candidate, assemble
+from reptile_env.compression.assembly import Candidate, assemble, joined
+from reptile_env.compression.checking import Checker
 from reptile_env.compression.dependency import graph_candidates
-from reptile_env.compression.layers import RECURRENT, WidthNorm, prepare
+from reptile_env.compression.layers import RECURRENT, RecurrentStack, WidthNorm, prepare
 from reptile_env.compression.plan import Plan
 from reptile_env.compression.producers import Slot, plain_producers, special_producers
-from reptile_env.compression.skipped import OUTPUT, SINGLE, STREAM
+from reptile_env.compression.skipped import SINGLE, STREAM
 from reptile_env.tasks.splits import Inputs, Split, call
 
 STREAMS = (nn.Embedding, WidthNorm)
@@ -67,6 +67,7 @@ class Structure:
         skipped: layer that can't be cut -> reason.
         weights: where single weights are removed (see `weights.find_weights`): the weight of each group; there are no axes then.
         masks: for each weight that had holes before what it kept, bool; no plan fills them.
+        unfactorable: layers that no product of two thinner ones can stand for.
     """
 
     model: nn.Module
@@ -75,6 +76,7 @@ class Structure:
     skipped: dict[str, str] = field(default_factory=dict)
     weights: tuple[str, ...] = ()
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    unfactorable: frozenset[str] = frozenset()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,7 +123,7 @@ class Structure:
                 channel[group == index] = np.searchsorted(kept, old[group == index])
             axes[key] = Axis(group, channel)
         groups = [replace(group, size=width) for group, width in zip(self.groups, plan.widths, strict=True)]
-        return Structure(model, groups, axes, self.skipped)
+        return replace(self, model=model, groups=groups, axes=axes)
 
 
 def find_groups(model: nn.Module, example: Split, residual_width: bool = False) -> Structure:
@@ -142,6 +144,7 @@ def find_groups(model: nn.Module, example: Split, residual_width: bool = False) 
     search = _Search(prepared, example)
     modules = dict(prepared.named_modules())
     search.consider(assemble(prepared, example.inputs, list(special_producers(modules))))
+    search.consider(search.stacks())
     if not any(isinstance(module, RECURRENT) for module in modules.values()):
         # The graph unrolls recurrent layers over time, which takes minutes and finds nothing that `tracing` doesn't.
         search.consider(graph_candidates(prepared, example.inputs, search.order))
@@ -161,9 +164,11 @@ class _Search:
     def __init__(self, model: nn.Module, example: Split) -> None:
         self.model, self.example = model, example
         self.order = execution_order(model, example.inputs)
+        self.checker = Checker(model, example[:2].inputs)
         self.accepted: list[Candidate] = []
         self.skipped: dict[str, str] = {}
         self._streams: set[str] = set()
+        self._refused: list[Candidate] = []
         self._sizes = {name: tuple(t.shape) for name, t in tensors_of(model).items()}
         every = list(model.named_parameters(remove_duplicate=False))
         owners = collections.Counter(id(p) for _, p in every)
@@ -174,6 +179,7 @@ class _Search:
         for candidate in sorted(candidates, key=lambda c: self.order.get(c.root, len(self.order))):
             reason = candidate.reason or self._conflict(candidate) or self._check(candidate)
             if reason:
+                self._refused.append(candidate)
                 stream = self._stream(candidate)
                 self._streams |= set(candidate.producers if stream else [])
                 self.skipped |= dict.fromkeys([candidate.root, *self._named(candidate)], stream or reason)
@@ -181,6 +187,21 @@ class _Search:
             for slot in candidate.slots:
                 self._free(slot.tensor, slot.dim)[slot.positions] = True
             self.accepted.append(candidate)
+
+    def stacks(self) -> list[Candidate]:
+        """For each stack of recurrent layers whose widths can't be cut one by one a candidate of them all, equally wide.
+
+        So its final states are one tensor, as the network may need them to be.
+        """
+        found = []
+        for name, module in self.model.named_modules():
+            if not isinstance(module, RecurrentStack):
+                continue
+            layers = {f"{name}.layers.{i}".lstrip(".") for i in range(len(module.layers))}
+            parts = [c for c in self._refused if not c.reason and layers.intersection(c.producers)]
+            if len(parts) > 1 and layers == {layer for c in parts for layer in c.producers} and len({c.size for c in parts}) == 1:
+                found.append(joined(parts))
+        return found
 
     def is_cut(self, layer: str) -> bool:
         return any(layer in candidate.producers for candidate in self.accepted)
@@ -190,6 +211,7 @@ class _Search:
         return layer in self.order and layer not in self._streams and not self.is_cut(layer)
 
     def result(self) -> Structure:
+        self._refuse_those_that_need_two()
         if not self.accepted:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
             raise ValueError(
@@ -204,8 +226,19 @@ class _Search:
             if has_weights and name not in self.skipped and name not in touched and not inside:
                 mend = "; residual_width=True cuts such widths" if type(module) in (nn.Embedding, nn.LayerNorm) else ""
                 self.skipped[name] = f"{type(module).__name__} is not part of any prunable group{mend}"
+        structure.unfactorable = self.checker.unfactorable(set(structure.owners))
         structure.skipped = {name: reason for name, reason in self.skipped.items() if not self.is_cut(name)}
         return structure
+
+    def _refuse_those_that_need_two(self) -> None:
+        """Drop groups without which all could be cut to a single channel: squeeze() takes that dimension away, say."""
+        if not self.accepted or not self.checker.reason_for_one(_structure(self.model, self.accepted)):
+            return
+        for candidate in list(self.accepted):
+            reason = self.checker.reason_for_one(_structure(self.model, [candidate]))
+            if reason:
+                self.accepted.remove(candidate)
+                self.skipped |= dict.fromkeys([candidate.root, *self._named(candidate)], reason)
 
     @staticmethod
     def _named(candidate: Candidate) -> list[str]:
@@ -235,26 +268,10 @@ class _Search:
         return "shares tensor positions with another group" if shared else ""
 
     def _check(self, candidate: Candidate) -> str:
-        """Why the group can't be cut, or an empty string: removing every second channel must equal zeroing them."""
+        """Why the group can't be cut, or an empty string."""
         if candidate.size < 2:
             return SINGLE
-        structure = _structure(self.model, [candidate])
-        plan = Plan(structure.names, [range(0, candidate.size, 2)])
-        state = tensors_of(self.model)
-        cut, masked = copy.deepcopy(self.model), copy.deepcopy(self.model)
-        with torch.no_grad():
-            try:
-                prune.install(cut, prune.cut(state, structure, plan))
-                prune.install(masked, prune.zeroed(state, structure, plan))
-                outputs, expected = call(cut, self.example.inputs), call(masked, self.example.inputs)
-            except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
-                return f"the cut network does not run: {(str(error).splitlines() or [type(error).__name__])[0]}"
-        for got, want in zip(_leaves(outputs), _leaves(expected), strict=True):
-            if got.shape != want.shape:
-                return OUTPUT
-            if not torch.allclose(got, want, rtol=1e-4, atol=1e-4 * float(want.abs().max() + 1e-6)):
-                return "removing its channels is not the same as zeroing them"
-        return ""
+        return self.checker.reason(_structure(self.model, [candidate]))
 
 
 def _even(slot: Slot, size: int) -> bool:
@@ -296,8 +313,3 @@ def _structure(model: nn.Module, candidates: list[Candidate]) -> Structure:
         producers, consumers = tuple(dict.fromkeys(candidate.producers)), tuple(dict.fromkeys(candidate.consumers))
         groups.append(Group(candidate.root, candidate.kind, candidate.size, producers, consumers))
     return Structure(model, groups, axes)
-
-
-def _leaves(outputs: object) -> list[Tensor]:
-    leaves, _ = torch.utils._pytree.tree_flatten(outputs)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]

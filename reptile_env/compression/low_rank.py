@@ -12,9 +12,9 @@ from reptile_env.compression.consumers import Consumer
 from reptile_env.compression.cost import factor_rank
 from reptile_env.compression.groups import Structure
 from reptile_env.compression.macs import is_ranked
-from reptile_env.compression.modules import Factored
+from reptile_env.compression.modules import Factored, factored
 from reptile_env.compression.plan import Plan
-from reptile_env.compression.producers import CONVS, TRANSPOSED
+from reptile_env.compression.producers import TRANSPOSED
 from reptile_env.compression.recovery import Workbench
 from reptile_env.tasks.splits import call
 
@@ -74,23 +74,6 @@ def decompose(gram: Tensor, weight: Tensor, rank: int) -> Factors:
     # Half of each singular value goes to either factor, so that both are of like scale when they are quantized.
     scale = torch.where(power > 0, power, 1).pow(0.25)
     return weight @ components / scale, scale[:, None] * components.mT
-
-
-def factored(layer: Any, first: Tensor, second: Tensor) -> Factored:
-    """The two layers in place of `layer`: its own kind with `first` as weight and no bias; its bias is the second one's."""
-    kind: Any = nn.Linear if isinstance(layer, nn.Linear) else next(kind for kind in CONVS if isinstance(layer, kind))
-    axis, options = int(isinstance(layer, TRANSPOSED)), {}
-    if isinstance(layer, CONVS):
-        names = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-        options = {name: getattr(layer, name) for name in (*names, *(("output_padding",) if axis else ()))}
-    rank = first.shape[axis]
-    thin: nn.Module = kind(first.shape[1 - axis], rank, bias=False, device="meta", **options)
-    wide: nn.Module = kind(
-        rank, second.shape[axis], bias=layer.bias is not None, device="meta", **({"kernel_size": 1} if options else {})
-    )
-    prune.install(thin, {"weight": first})
-    prune.install(wide, {"weight": second} | ({} if layer.bias is None else {"bias": layer.bias.detach()}))
-    return Factored(thin, wide).eval()
 
 
 def merged(factors: Factored, layer: Any) -> Any:

@@ -19,6 +19,7 @@ from reptile_env.compression import hooks, prune
 from reptile_env.compression.cost import CostModel
 from reptile_env.compression.groups import Structure, tensors_of
 from reptile_env.compression.layers import RECURRENT
+from reptile_env.compression.modules import can_be_factored
 from reptile_env.compression.plan import Plan
 from reptile_env.compression.producers import CONVS, TRANSPOSED
 from reptile_env.compression.skipped import OUTPUT
@@ -159,15 +160,10 @@ def is_ranked(structure: Structure, path: str) -> bool:
     Few outputs of the network itself (classes, say) have no components to spare: such a small layer stays whole.
     """
     layer: Any = structure.model.get_submodule(path)
-    if not can_be_factored(layer):
+    if path in structure.unfactorable or not can_be_factored(layer):
         return False
     outputs = layer.weight.shape[int(isinstance(layer, TRANSPOSED))]
     return structure.skipped.get(path) != OUTPUT or outputs > FEW_OUTPUTS
-
-
-def can_be_factored(layer: nn.Module) -> bool:
-    """Whether a layer is one matrix: linear, or a convolution without groups."""
-    return isinstance(layer, nn.Linear) or (isinstance(layer, CONVS) and layer.groups == 1)
 
 
 def weight_uses(model: nn.Module, inputs: Inputs) -> tuple[dict[str, int], dict[str, int], int]:

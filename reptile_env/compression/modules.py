@@ -9,6 +9,9 @@ import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_dec
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from reptile_env.compression import prune
+from reptile_env.compression.producers import CONVS, TRANSPOSED
+
 INPUT_LEVELS = 255  # 8 bits, unsigned
 
 
@@ -88,3 +91,25 @@ class Factored(nn.Module):
                 raise
             # Inputs are the first one's, all else (outputs, bias) the second's.
             return getattr(self.first if name.startswith("in_") else self.second, name)
+
+
+def can_be_factored(layer: nn.Module) -> bool:
+    """Whether a layer is one matrix: linear, or a convolution without groups."""
+    return isinstance(layer, nn.Linear) or (isinstance(layer, CONVS) and layer.groups == 1)
+
+
+def factored(layer: Any, first: Tensor, second: Tensor) -> Factored:
+    """The two layers in place of `layer`: its own kind with `first` as weight and no bias; its bias is the second one's."""
+    kind: Any = nn.Linear if isinstance(layer, nn.Linear) else next(kind for kind in CONVS if isinstance(layer, kind))
+    axis, options = int(isinstance(layer, TRANSPOSED)), {}
+    if isinstance(layer, CONVS):
+        names = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+        options = {name: getattr(layer, name) for name in (*names, *(("output_padding",) if axis else ()))}
+    rank = first.shape[axis]
+    thin: nn.Module = kind(first.shape[1 - axis], rank, bias=False, device="meta", **options)
+    wide: nn.Module = kind(
+        rank, second.shape[axis], bias=layer.bias is not None, device="meta", **({"kernel_size": 1} if options else {})
+    )
+    prune.install(thin, {"weight": first})
+    prune.install(wide, {"weight": second} | ({} if layer.bias is None else {"bias": layer.bias.detach()}))
+    return Factored(thin, wide).eval()

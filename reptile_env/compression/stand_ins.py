@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from reptile_env.compression import prune
 from reptile_env.compression.layers import prepare
 from reptile_env.compression.layout import MEND, Coding, Entry
-from reptile_env.compression.low_rank import factored
-from reptile_env.compression.macs import can_be_factored
-from reptile_env.compression.modules import INPUT_LEVELS, Factored, Quantized
+from reptile_env.compression.modules import INPUT_LEVELS, Factored, Quantized, can_be_factored, factored
 from reptile_env.compression.producers import TRANSPOSED
 
 FACTORED, QUANTIZED = "factored", "quantized"
