@@ -128,9 +128,7 @@ def weight_of(consumer: Consumer, layer: nn.Module, solution: Tensor, dense: Ten
     weight = torch.unflatten(flat, 1, (-1, *dense.shape[2:])) if dense.dim() > 2 else flat
     if isinstance(layer, TRANSPOSED):
         weight = torch.unflatten(weight.flip(list(range(2, weight.dim()))), 0, (groups_of(layer), -1)).transpose(1, 2).flatten(0, 1)
-    # In the memory format in which the network is run (see `running`).
-    last = dense.dim() == 4 and dense.is_contiguous(memory_format=torch.channels_last)
-    return weight.to(dense.dtype).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    return weight.to(dense.dtype).contiguous()
 
 
 def rows(consumer: Consumer, layer: Any, inputs: Any, output: Any, picked: Tensor | None = None) -> Tensor:

@@ -199,6 +199,7 @@ class Engine:
             solved=self.weights,
             layers=self._layers,
             prefixes=self.prefixes,
+            running=self.running,
         )
 
     def _restore_modules(self) -> None:

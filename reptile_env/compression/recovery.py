@@ -21,6 +21,7 @@ from reptile_env.compression.padding import Padding
 from reptile_env.compression.plan import Plan
 from reptile_env.compression.prefix import Prefixes, Stage
 from reptile_env.compression.replay import Held, Stop
+from reptile_env.compression.running import Running
 from reptile_env.errors import unknown
 from reptile_env.tasks.splits import Split, call
 
@@ -56,6 +57,7 @@ class Workbench:
         maps: what plans keep of every tensor.
         solved: refits from dense inputs, by weight and what is kept of the groups that it reads and makes.
         layers: the dense network's layers that consumers belong to, by path.
+        running: how the network is run.
         prefixes: what passes over the calibration examples left at boundaries; None: every pass is run whole.
     """
 
@@ -74,6 +76,7 @@ class Workbench:
     solved: Bounded[Any, dict[str, Tensor]]
     layers: Mapping[str, nn.Module]
     prefixes: Prefixes | None
+    running: Running
 
 
 # Returns the names of the tensors that it replaced in the network.
@@ -269,7 +272,7 @@ def tensors_for(
     dense = bench.state[consumer.weight]
     weight = consumers.weight_of(consumer, layer, solution, dense)
     outputs = kept_of(bench, plan, consumer, consumer.out)
-    tensors = {consumer.weight: weight if outputs is None else weight.index_select(consumer.out, outputs)}
+    tensors = {consumer.weight: bench.running.arranged(weight if outputs is None else weight.index_select(consumer.out, outputs))}
     if constants is not None and consumer.shift is not None:
         base = 0.0 if consumer.sign > 0 else bench.state[consumer.shift].double()
         shift = (base + consumer.sign * constants).to(dense.dtype)
