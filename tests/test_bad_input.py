@@ -286,3 +286,10 @@ def test_settings_are_checked_by_name() -> None:
         Settings(calibration_examples=0)
     with pytest.raises(ValueError, match="unknown recovery 'magic'"):
         parse("magic")
+    for name in ("train_loss", "latency", "residual_width"):
+        for value in ("no", 1, None):
+            with pytest.raises(TypeError, match=rf"{name} must be True or False, got {type(value).__name__} "):
+                make_settings(**{name: value})
+    for examples in ("5", 5.5, True, math.inf):
+        with pytest.raises(TypeError, match=f"calibration_examples must be a whole number, got {type(examples).__name__} "):
+            make_settings(calibration_examples=examples)

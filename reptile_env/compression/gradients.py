@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from reptile_env.errors import first_line
 from reptile_env.tasks.splits import Split, call
 from reptile_env.tasks.task import Task
 
@@ -41,8 +42,8 @@ def of_batches(model: nn.Module, task: Task, data: Split, batch_size: int) -> It
                 torch.manual_seed(number)
                 loss = task.loss(call(copied, batch.inputs), batch.targets)
                 torch.autograd.backward(loss.sum())
-        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-            raise _refused(task, (str(error).splitlines() or [type(error).__name__])[0]) from error
+        except Exception as error:  # whatever a loss of the user's raises
+            raise _refused(task, first_line(error)) from error
         found = {name: p for name, p in copied.named_parameters() if p.is_floating_point()}
         gradients = {name: (torch.zeros_like(p) if p.grad is None else p.grad).double() for name, p in found.items()}
         broken = next((name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()), None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 FLOAT_BITS = 32
 LOWEST_BITS, HIGHEST_BITS = 2, 8
@@ -67,15 +69,14 @@ class Plan:
         fractions = tuple([1.0] * len(kept)) if ranks is None else tuple(ranks)
         if not len(widths) == len(fractions) == len(kept):
             raise ValueError(f"a plan of {len(kept)} groups needs as many bits and ranks, got {len(widths)} and {len(fractions)}")
-        for name, b, rank in zip(names, widths, fractions, strict=True):
-            check_bits(b, f"group {name!r}")
-            check_rank(rank, f"group {name!r}")
+        widths = tuple(check_bits(b, f"group {name!r}") for name, b in zip(names, widths, strict=True))
+        fractions = tuple(check_rank(rank, f"group {name!r}") for name, rank in zip(names, fractions, strict=True))
         if parent is not None and (not isinstance(parent, Plan) or parent.names != tuple(names)):
             raise ValueError("parent must be a plan of the same groups")
         object.__setattr__(self, "names", tuple(names))
         object.__setattr__(self, "keep", kept)
         object.__setattr__(self, "bits", widths)
-        object.__setattr__(self, "ranks", tuple(map(float, fractions)))
+        object.__setattr__(self, "ranks", fractions)
         object.__setattr__(self, "parent", parent)
         object.__setattr__(self, "_hash", hash((self.names, kept, widths, self.ranks, parent)))
 
@@ -132,7 +133,7 @@ class Plan:
         groups = {name: entry for name, entry in data.items() if name != _PARENT}
         for name, entry in groups.items():
             whole = isinstance(entry, Mapping) and "keep" in entry and set(entry) <= {"keep", "bits", "rank"}
-            if not whole or not isinstance(entry["keep"], (list, tuple, int)):
+            if not whole or not isinstance(entry["keep"], (list, tuple, int, np.integer)):
                 raise ValueError(
                     f"plan entry of group {name!r} must be {{'keep': [channel, ...]}} with optional 'bits' and 'rank', "
                     f"got {entry!r:.80}"
@@ -181,10 +182,10 @@ def removal_count(width: int, rate: float) -> int:
 
 def check_bits(bits: Any, where: str) -> int:
     """`bits` if they are 2 to 8, or 32 for float; else a ``ValueError``."""
-    whole = isinstance(bits, int) and not isinstance(bits, bool)
-    if not whole or not (LOWEST_BITS <= bits <= HIGHEST_BITS or bits == FLOAT_BITS):
+    whole = _whole(bits)
+    if whole is None or not (LOWEST_BITS <= whole <= HIGHEST_BITS or whole == FLOAT_BITS):
         raise ValueError(f"{where}: bits={bits!r}; weights have {LOWEST_BITS} to {HIGHEST_BITS} bits, or {FLOAT_BITS} for float")
-    return int(bits)
+    return whole
 
 
 def check_rank(rank: Any, where: str) -> float:
@@ -199,17 +200,30 @@ def _put(values: tuple[Any, ...], index: int, value: Any) -> tuple[Any, ...]:
 
 
 def _checked_keep(name: str, keep: Sequence[int] | int) -> Kept:
-    if isinstance(keep, int) and not isinstance(keep, bool):
-        if keep < 1:
-            raise ValueError(f"group {name!r} keeps {keep} weights; every group keeps at least one")
-        return keep
+    count = _whole(keep)
+    if count is not None:
+        if count < 1:
+            raise ValueError(f"group {name!r} keeps {count} weights; every group keeps at least one")
+        return count
     if isinstance(keep, (bool, str)) or not isinstance(keep, (Sequence, range)):
         raise ValueError(f"group {name!r}: keep must be a list of channels or a count of weights, got {keep!r:.80}")
-    channels = tuple(keep)
-    if not channels:
+    if not len(keep):
         raise ValueError(f"group {name!r} keeps no channel; every group keeps at least one")
-    ascending = all(a < b for a, b in itertools.pairwise(channels))
-    whole = all(isinstance(c, int) and not isinstance(c, bool) for c in channels)
-    if not whole or channels[0] < 0 or not ascending:
-        raise ValueError(f"group {name!r}: kept channels must be ascending indices from 0, got {list(channels)[:8]}...")
+    channels = tuple(keep)
+    if set(map(type, channels)) != {int}:
+        channels = tuple([-1 if (channel := _whole(c)) is None else channel for c in channels])
+    if channels[0] < 0 or not all(map(operator.lt, channels, channels[1:])):
+        raise ValueError(f"group {name!r}: kept channels must be ascending indices from 0, got {list(keep)[:8]!r:.80}...")
     return channels
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number of any kind, numpy's too, as an int; None: it is no whole number, or a bool."""
+    if type(value) is int:
+        return value
+    if isinstance(value, (bool, np.bool_)):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from reptile_env.compression import hooks
+from reptile_env.errors import number
 from reptile_env.tasks.splits import Inputs, call
 
 FEWEST, MOST = 5, 50  # runs of anything
@@ -27,9 +28,12 @@ def measure_latency(model: nn.Module, inputs: Inputs, seconds: float = 1.0) -> f
         seconds: how long to measure, above 0; at least 5 passes.
 
     Raises:
+        TypeError: `model` is no network, or `seconds` no number.
         ValueError: `seconds` not above 0.
     """
-    if not seconds > 0:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if not number("seconds", seconds) > 0:
         raise ValueError(f"seconds={seconds}; it must be above 0")
     was_training = [module for module in model.modules() if module.training]
     try:

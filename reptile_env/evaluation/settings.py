@@ -86,6 +86,7 @@ class Settings:
         residual_width: make the width of a Transformer's residual stream and embeddings a group as well.
 
     Raises:
+        TypeError: a number or switch of another type.
         ValueError: an unknown name (the message lists the known ones), or no calibration example.
     """
 
@@ -111,6 +112,14 @@ class Settings:
             raise unknown("granularity", self.granularity, GRANULARITIES)
         if self.rounding not in ROUNDINGS:
             raise unknown("rounding", self.rounding, ROUNDINGS)
+        for name in ("train_loss", "latency", "residual_width"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(
+                    f"{name} must be True or False, got {type(getattr(self, name)).__name__} {getattr(self, name)!r:.80}"
+                )
+        if isinstance(self.calibration_examples, bool) or not isinstance(self.calibration_examples, int):
+            kind = type(self.calibration_examples).__name__
+            raise TypeError(f"calibration_examples must be a whole number, got {kind} {self.calibration_examples!r:.80}")
         if self.calibration_examples < 1:
             raise ValueError(f"calibration_examples={self.calibration_examples}; at least 1 is needed")
         object.__setattr__(self, "finetune", make_finetune(self.finetune))

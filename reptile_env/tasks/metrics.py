@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reptile_env.errors import unknown
+from reptile_env.errors import first_line, unknown
 from reptile_env.tasks.generative import negative_elbo, negative_elbo_with_logits
 
 Score = Callable[[Any, Tensor], Any]
@@ -106,9 +106,11 @@ def score(function: Score, what: str, outputs: Any, targets: Tensor) -> float:
     """
     try:
         value = function(outputs, targets)
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except Exception as error:  # whatever a callable of the user's raises
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(f"{what} can't score outputs {shape} against targets {tuple(targets.shape)}: {error}") from error
+        raise ValueError(
+            f"{what} can't score outputs {shape} against targets {tuple(targets.shape)}: {first_line(error)}"
+        ) from error
     return _as_number(value, what)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from reptile_env.errors import number
 from reptile_env.tasks.metrics import Score, resolve_loss, resolve_metric, score
-from reptile_env.tasks.splits import Split, as_split, call
+from reptile_env.tasks.splits import Split, as_split, call, own_generators
 
 BATCH_SIZE = 256
 _unnamed = itertools.count()
@@ -40,8 +40,8 @@ class Task:
 
     Raises:
         TypeError: `model`, data, metric or loss of the wrong type.
-        ValueError: NaN or infinite weights, an empty split, splits that share examples, outputs that the metric or
-            loss cannot score, `w` outside (0, 1).
+        ValueError: NaN or infinite weights, an empty split, splits that share examples, a network that fails or gives different
+            outputs for the same input, outputs that the metric or loss cannot score, `w` outside (0, 1).
     """
 
     def __init__(
@@ -145,13 +145,18 @@ class Task:
                 f"task {self.name!r}: targets of {name} are {ours.dtype} of shape {tuple(ours.shape)}, "
                 f"those of valid {theirs.dtype} of shape {tuple(theirs.shape)}; give all splits the same kind"
             )
-        with torch.no_grad():
+        with torch.no_grad(), own_generators():
             try:
-                call(self.model, split[:2].inputs)
-            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                outputs, again = (call(self.model, split[:2].inputs) for _ in range(2))
+            except Exception as error:  # whatever the network raises
                 raise ValueError(
                     f"task {self.name!r}: the network does not run on the first examples of {name}: {error}"
                 ) from error
+        if not _are_equal(outputs, again):
+            raise ValueError(
+                f"task {self.name!r}: the network gives different outputs for the same input, so no measurement could be repeated; "
+                "let it sample (dropout, latent variables) only when self.training: F.dropout(x, p, self.training)"
+            )
 
     def _check_overlap(self) -> None:
         splits = self._splits()
@@ -181,6 +186,13 @@ class Task:
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.model.parameters())
         return f"Task({self.name!r}, {type(self.model).__name__}, {parameters:,} params, {len(self.valid)} validation examples)"
+
+
+def _are_equal(first: Any, second: Any) -> bool:
+    """Whether two outputs hold the same numbers; NaN equals NaN."""
+    pairs = zip(*(torch.utils._pytree.tree_leaves(outputs) for outputs in (first, second)), strict=False)
+    tensors = [(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor)]
+    return all(a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in tensors)
 
 
 def concatenate(outputs: list[Any]) -> Any:

@@ -14,7 +14,7 @@ from reptile_env.tasks.task import Task
 from tests.compression.kinds import KINDS
 from tests.compression.networks import CASES, task_of
 from tests.compression.scoring import scorer_of, task_of_kind
-from tests.helpers import episode, generator_states, make, run_python, small_network, small_task
+from tests.helpers import classes, episode, generator_states, make, run_python, small_network, small_task
 
 WHOLE_FILTERS = ("fpgm",)
 EVERY = pytest.mark.parametrize("importance", IMPORTANCE_NAMES)
@@ -132,6 +132,13 @@ def test_taylor_without_a_gradient_is_refused_and_auto_does_without(loss: object
 def test_a_gradient_that_is_not_finite_is_refused(user_task: Task) -> None:
     task = small_task("steep", model=user_task.model, w=0.5, loss=lambda o, t: (o - o).abs().sqrt().sum() + o.square().mean())
     with pytest.raises(ValueError, match=r"'steep' has none \(by 0\.weight it is NaN or infinite\)"):
+        LiveEvaluator(task, Settings("none", "taylor"))
+
+
+def test_a_label_out_of_range_is_named(user_task: Task) -> None:
+    x, y = classes(40)
+    task = Task(user_task.model, (x[:20], y[:20] + 5), (x[20:], y[20:]), name="relabelled")
+    with pytest.raises(ValueError, match=r"'relabelled' has none \(Target \d is out of bounds"):
         LiveEvaluator(task, Settings("none", "taylor"))
 
 

@@ -208,3 +208,7 @@ def test_measuring_leaves_the_network_as_it_was() -> None:
     assert [module.training for module in model.modules()] == modes
     with pytest.raises(ValueError, match="above 0"):
         reptile_env.measure_latency(model, torch.randn(1, 4), 0)
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module, got int"):
+        reptile_env.measure_latency(3, torch.randn(1, 4))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="seconds must be a number"):
+        reptile_env.measure_latency(model, torch.randn(1, 4), "1")  # type: ignore[arg-type]

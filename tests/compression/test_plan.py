@@ -3,7 +3,9 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,11 @@ def test_a_plan_can_not_be_changed() -> None:
         (["a"], [[-1]], "ascending"),
         (["a"], [[0.0]], "ascending"),
         (["a"], [[True]], "ascending"),
+        (["a"], [[0, None]], "ascending indices from 0, got \\[0, None\\]"),
+        (["a"], [[0, "1"]], "ascending"),
+        (["a"], [["0", 1]], "ascending"),
+        (["a"], [[0, [1]]], "ascending"),
+        (["a"], [[np.False_, 1]], "ascending"),
         (["a", "b"], [[0]], "2 names, 1 lists"),
     ],
 )
@@ -53,7 +60,17 @@ def test_a_bad_plan_is_refused(names: list[str], keep: list[list[int]], message:
         Plan(names, keep)
 
 
-@pytest.mark.parametrize("data", [None, [1], {"a": [0]}, {"a": {"keep": "3"}}, {"a": {"keep": [0], "colour": 8}}, {"a": {}}])
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    keep: list[Any] = [list(np.array([0, 2])), np.int64(5)]
+    plan = Plan(["a", "b"], keep, [np.int8(4), 32], [np.float64(0.5), 1])
+    assert plan == Plan(["a", "b"], [[0, 2], 5], [4, 32], [0.5, 1.0])
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    assert Plan.from_dict({"a": {"keep": [np.int64(0), np.uint8(2)], "bits": np.int64(4)}}).bits == (4,)
+
+
+@pytest.mark.parametrize(
+    "data", [None, [1], {"a": [0]}, {"a": {"keep": "3"}}, {"a": {"keep": [0], "colour": 8}}, {"a": {}}, {"a": {"keep": [0, None]}}]
+)
 def test_bad_json_is_refused(data: object) -> None:
     with pytest.raises(ValueError, match="plan"):
         Plan.from_dict(data)  # type: ignore[arg-type]

@@ -7,17 +7,34 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import reptile_env
-from tests.helpers import classes, small_network
+from tests.helpers import classes, generator_states, small_network
 
 NAN = float("nan")
 X, Y = classes(40)
 BROKEN = small_network()
 with torch.no_grad():
     BROKEN[2].weight[3, 5] = NAN
+
+
+class Failing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise LookupError("nothing here")
+
+
+class Drawing(nn.Module):
+    """Samples in evaluation mode too."""
+
+    def __init__(self, noise: float = 1.0) -> None:
+        super().__init__()
+        self.layers, self.noise = small_network(), noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        return y + self.noise * torch.randn_like(y)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +64,11 @@ with torch.no_grad():
         ({"metric": lambda o, t: o}, ValueError, "one number for the whole split, got a tensor of shape"),
         ({"metric": lambda o, t: None}, ValueError, "one number, got NoneType"),
         ({"metric": lambda o, t: o @ o}, ValueError, r"metric .* can't score outputs \(20, 4\) against targets \(20,\)"),
+        ({"metric": lambda o, t: {}["f1"]}, ValueError, r"metric .* can't score outputs .*KeyError: 'f1'"),
+        ({"metric": lambda o, t: 1 / 0}, ValueError, r"metric .* can't score outputs .*ZeroDivisionError"),
+        ({"model": Failing()}, ValueError, "does not run on the first examples of train: nothing here"),
+        ({"model": Drawing()}, ValueError, r"different outputs for the same input.*only when self\.training"),
+        ({"model": Drawing(1e-6)}, ValueError, "different outputs for the same input"),
         ({"metric": "mse"}, ValueError, r"metric 'mse' can't score outputs \(20, 4\) against targets \(20,\)"),
         ({"valid": (X[20:], Y[20:, None])}, ValueError, r"give all splits the same kind"),
         ({"loss": "crossentropy"}, ValueError, "unknown loss 'crossentropy'.*did you mean 'cross_entropy'"),
@@ -69,3 +91,10 @@ def test_outputs_of_another_shape_than_the_targets_never_broadcast() -> None:
     for name in ("mse", "mae"):
         with pytest.raises(ValueError, match=r"\(20, 1\) and \(20,\) differ; reshape the targets"):
             reptile_env.Task(model, (X[:20], X[:20, 0]), (X[20:], X[20:, 0]), metric=name, loss=name)
+
+
+def test_a_network_is_probed_without_touching_generators() -> None:
+    before = generator_states()
+    with pytest.raises(ValueError, match="different outputs"):
+        reptile_env.Task(Drawing(), (X[:20], Y[:20]), (X[20:], Y[20:]))
+    assert generator_states() == before
