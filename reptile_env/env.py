@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from reptile_env.compression.plan import FLOAT_BITS, Plan, Request
 from reptile_env.deciding import Outcome, take_step
 from reptile_env.episode import Position, Rules
 from reptile_env.errors import number
+from reptile_env.evaluation.resources import Resources
 from reptile_env.evaluation.settings import Settings, make_finetune
 from reptile_env.exploring import Explorable
 from reptile_env.optimum import optimum
@@ -110,6 +112,10 @@ class ReptilePruneEnv(Explorable):
             ``{"steps": 200, "distillation": 0.5}``.
         rounding: of quantized weights: ``"data-aware"`` (errors are passed on to the columns still to come) or ``"nearest"``.
         residual_width: make the width of a Transformer's residual stream and embeddings a group as well.
+        cache_bytes: memory for what is kept from one plan to the next (activations, weights, measurements); default 1 GiB.
+        disk_cache: folder of measurements, shared by processes and seeds; an entry is met again only under the same weights, data,
+            code, settings, versions and machine.
+        num_threads: of a measurement; default torch's own. Give 1 where as many environments run in processes as there are cores.
         render_mode: ``"ansi"``, ``"rgb_array"`` or ``"human"``.
 
     Raises:
@@ -145,6 +151,9 @@ class ReptilePruneEnv(Explorable):
         finetune: dict[str, Any] | None = None,
         rounding: str = "data-aware",
         residual_width: bool = False,
+        cache_bytes: int | None = None,
+        disk_cache: str | os.PathLike[str] | None = None,
+        num_threads: int | None = None,
         render_mode: str | None = None,
     ) -> None:
         self._reward = rewards.resolve(reward)
@@ -166,7 +175,8 @@ class ReptilePruneEnv(Explorable):
             latency=cost == "latency",
             residual_width=residual_width,
         )
-        super().__init__(rules, make_scenes(task, evaluator, settings, rules, self._actions.sweep, w, reward))
+        resources = Resources(cache_bytes, disk_cache, num_threads)
+        super().__init__(rules, make_scenes(task, evaluator, settings, rules, self._actions.sweep, w, reward, resources))
         lengths = {self._observation.length(len(s.evaluator.sizes), rules.components) for s in self._scenes}
         if len(lengths) > 1:
             raise ValueError("tasks of different numbers of groups need observation='group', which is the same for all")

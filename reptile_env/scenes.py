@@ -14,6 +14,7 @@ from reptile_env.episode import Rules, Scene
 from reptile_env.errors import unknown
 from reptile_env.evaluation.base import Evaluator, make_evaluator
 from reptile_env.evaluation.reference import make_reference
+from reptile_env.evaluation.resources import Resources
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.registry import best_known
 
@@ -26,6 +27,7 @@ def make_scenes(
     sweep: Sequence[Request],
     w: float | None,
     reward: str | rewards.Reward,
+    resources: Resources,
 ) -> list[Scene]:
     """A scene for each task.
 
@@ -37,6 +39,7 @@ def make_scenes(
         sweep: what the uniform sweep asks of every group.
         w: weight of the metric in the utility; None takes each task's own.
         reward: of the environment.
+        resources: that evaluators may use.
 
     Raises:
         TypeError: a task of the wrong type.
@@ -50,7 +53,7 @@ def make_scenes(
     # A score compares with the calibrated scale; other rules may have another best uniform setting.
     calibrated = (rules.max_rate, rules.components, rules.rounds, rules.budget) == (DEFAULT_MAX_RATE, RATE_ALONE, 1, None)
     comparable = calibrated and w is None and reward == "tradeoff"
-    scenes = [_scene(make_evaluator(evaluator, each, settings), rules, sweep, w, comparable) for each in tasks]
+    scenes = [_scene(make_evaluator(evaluator, each, settings, resources), rules, sweep, w, comparable) for each in tasks]
     if rewards.needs_error_rate(reward):
         for scene in scenes:
             if not scene.evaluator.higher_is_better or scene.reference.dense.metric > 1:

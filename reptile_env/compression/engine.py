@@ -93,6 +93,17 @@ class Engine:
         inputs = calibration[:3].inputs
         self.prefixes = None if self._finetunes else Prefixes(task.name, structure, self.dense, settings.recovery, inputs)
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of weights and activations that are kept from one plan to the next."""
+        return self.weights.bytes + (self.prefixes.held.bytes if self.prefixes else 0)
+
+    def limit(self, weights: int, activations: int) -> None:
+        """Bytes that cut and refitted weights, and activations, may take from now on."""
+        self.weights.limit = weights
+        if self.prefixes is not None:
+            self.prefixes.held.limit = activations
+
     def moments(self) -> dict[consumers.Consumer, Moments]:
         """Second moments of the inputs of every layer that has weights, collected at the first call."""
         if not self._moments:

@@ -19,7 +19,7 @@ from reptile_env.compression.plan import Plan
 from reptile_env.compression.replay import Held, Replay, ReplayError
 from reptile_env.tasks.splits import Inputs, call
 
-DEFAULT_BYTES = 2**30
+DEFAULT_BYTES = 3 * 2**28
 _FIRST = -1  # group before the first one
 
 Level = tuple[Any, int, float]

@@ -10,6 +10,7 @@ from reptile_env.compression.plan import Plan
 from reptile_env.errors import unknown
 from reptile_env.evaluation.grid import Grid
 from reptile_env.evaluation.measurement import Measurement
+from reptile_env.evaluation.resources import NO_LIMITS, Resources
 from reptile_env.evaluation.settings import Settings
 
 
@@ -57,15 +58,15 @@ class Evaluator(Protocol):
         """For each group the rise of the calibration loss when the group alone is halved."""
 
 
-# name -> "module:function" of (task, settings) -> Evaluator
+# name -> "module:function" of (task, settings, resources) -> Evaluator
 EVALUATORS: dict[str, str] = {
     "live": "reptile_env.evaluation.live:live_evaluator",
     "table": "reptile_env.evaluation.table:table_evaluator",
 }
 
 
-def make_evaluator(evaluator: str, task: Any, settings: Settings) -> Evaluator:
-    """The evaluator `evaluator` of a task given by name or as a `Task`.
+def make_evaluator(evaluator: str, task: Any, settings: Settings, resources: Resources = NO_LIMITS) -> Evaluator:
+    """The evaluator `evaluator` of a task given by name or as a `Task`, which may use `resources`.
 
     Raises:
         ValueError: unknown evaluator or task.
@@ -73,5 +74,5 @@ def make_evaluator(evaluator: str, task: Any, settings: Settings) -> Evaluator:
     if not isinstance(evaluator, str) or evaluator not in EVALUATORS:
         raise unknown("evaluator", evaluator, EVALUATORS)
     module, function = EVALUATORS[evaluator].split(":")
-    made: Evaluator = getattr(importlib.import_module(module), function)(task, settings)
+    made: Evaluator = getattr(importlib.import_module(module), function)(task, settings, resources)
     return made

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,8 +24,10 @@ from reptile_env.compression.low_rank import can_factor_group
 from reptile_env.compression.plan import Plan, removal_count
 from reptile_env.compression.rounds import Rounds, check_parents
 from reptile_env.compression.skipped import skipped_layers, warn_of_skipped
+from reptile_env.evaluation.disk import DiskCache
 from reptile_env.evaluation.grid import Grid
 from reptile_env.evaluation.measurement import Measurement
+from reptile_env.evaluation.resources import NO_LIMITS, Resources
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.registry import make_task
 from reptile_env.tasks.splits import Split
@@ -32,15 +36,20 @@ from reptile_env.tasks.task import Task
 MEMO_BYTES = 2**27
 
 
-def live_evaluator(task: str | Task, settings: Settings) -> LiveEvaluator:
-    """The one evaluator of this process for a task and settings: environments share weights, moments and memo."""
+def live_evaluator(task: str | Task, settings: Settings, resources: Resources = NO_LIMITS) -> LiveEvaluator:
+    """The one evaluator of this process for a task, settings and number of threads: environments share weights, moments and caches.
+
+    The memory and the folder that were asked for last hold for all of them.
+    """
     if isinstance(task, str):
         task = make_task(task)
     if not isinstance(task, Task):
         raise TypeError(f"task must be a name, a reptile_env.Task or a list of either, got {type(task).__name__}")
-    if settings not in task.kept:
-        task.kept[settings] = LiveEvaluator(task, settings)
-    made: LiveEvaluator = task.kept[settings]
+    key = settings if resources.num_threads is None else (settings, resources.num_threads)
+    if key not in task.kept:
+        task.kept[key] = LiveEvaluator(task, settings, resources)
+    made: LiveEvaluator = task.kept[key]
+    made.use(resources)
     return made
 
 
@@ -64,6 +73,7 @@ class LiveEvaluator:
     Args:
         task: what is compressed.
         settings: recovery, importance, calibration.
+        resources: memory, disk and threads.
 
     Raises:
         ValueError: a network with nothing to cut, or a recovery that does not fit it.
@@ -71,8 +81,15 @@ class LiveEvaluator:
 
     grid: Grid | None = None  # every width can be measured
 
-    def __init__(self, task: Task, settings: Settings) -> None:
-        self.task, self.settings = task, settings
+    def __init__(self, task: Task, settings: Settings, resources: Resources = NO_LIMITS) -> None:
+        self.task, self.settings, self.resources = task, settings, resources
+        self._lock = threading.RLock()
+        with self._working():
+            self._make()
+        self.use(resources)
+
+    def _make(self) -> None:
+        task, settings = self.task, self.settings
         self.name, self.w, self.higher_is_better, self.metric_name = task.name, task.w, task.higher_is_better, task.metric_name
         self.structure = structure_of(task, settings.granularity, settings.residual_width)
         self._calibration = _spread(task.train, settings.calibration_examples)
@@ -87,14 +104,33 @@ class LiveEvaluator:
         self.rankable = tuple(self.lists and can_factor_group(self.structure, i) for i in range(len(self.sizes)))
         self._rounds = Rounds(self._engine)
         self._trains = "finetune" in settings.recovery.split("+")
-        self._lock = threading.RLock()
         self._memo: Bounded[Plan, Measurement] = Bounded(MEMO_BYTES, lambda plan, _: _bytes_of(plan))
+        self.measured = 0  # plans that the network was run for
+        self.disk: DiskCache | None = None
+        self._folder: str | None = None
         self._sensitivity: tuple[float, ...] | None = None
 
     def cut(self, plan: Plan, group: int, count: int) -> Plan:
         """`plan` with the `count` least important of the group's remaining channels removed."""
-        with self._lock:
+        with self._working():
             return self._rounds.cut(plan, group, count)
+
+    def use(self, resources: Resources) -> None:
+        """Keep to other limits of memory, or another folder, from now on; None leaves each as it is."""
+        with self._lock:
+            if resources.cache_bytes is not None:
+                share = resources.cache_bytes // 8
+                self._memo.limit = share
+                self._engine.limit(share, resources.cache_bytes - 2 * share)
+            folder = resources.disk_cache
+            if folder is not None and str(folder) != self._folder:
+                threads = resources.num_threads or torch.get_num_threads()
+                self.disk, self._folder = DiskCache(str(folder), self.task, self.settings, threads), str(folder)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that are kept from one plan to the next, roughly."""
+        return self._memo.bytes + self._engine.held_bytes
 
     def next_round(self, plan: Plan) -> Plan:
         """The plan from which a round after `plan` goes on: on the network trained after it, where the recovery trains."""
@@ -109,37 +145,37 @@ class LiveEvaluator:
         """
         if not isinstance(plan, Plan):
             self.check_plan(plan)
-        with self._lock:
+        with self._working():
             known = self._memo.get(plan)
             if known is None:
                 self.check_plan(plan)
-                known = self._memo.put(plan, self._measure(plan, "valid", self.task.valid))
+                known = self._memo.put(plan, self._known_on_disk(plan))
         return known
 
     def test(self, plan: Plan) -> Measurement:
         """As `measure`, on the test split: for reports alone."""
         self.check_plan(plan)
         split = self.task.test_split()
-        with self._lock:
+        with self._working():
             return self._measure(plan, "test", split)
 
     def compressed_model(self, plan: Plan) -> nn.Module:
         """A copy of the network, cut to `plan` and recovered."""
         self.check_plan(plan)
-        with self._lock:
+        with self._working():
             # In torch's plain memory format, which is what is saved.
             return copy.deepcopy(self._rounds.build(plan)).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
 
     def kept_weights(self, plan: Plan) -> dict[str, int]:
         """For each weight from which `plan` removes single elements how many are left; empty where channels go."""
-        with self._lock:
+        with self._working():
             return {name: int(mask.sum()) for name, mask in self._rounds.masks(plan).items()}
 
     def sensitivity(self) -> tuple[float, ...]:
         """For each group the rise of the calibration loss when the group alone is halved."""
         if self._sensitivity is None:
             alone = [self.cut(self.dense, i, removal_count(size, 0.5)) for i, size in enumerate(self.sizes)]
-            with self._lock:
+            with self._working():
                 outputs = [self._engine.outputs(plan, "train", self._calibration) for plan in [self.dense, *alone]]
                 losses = [self.task.score(each, self._calibration)[1] for each in outputs]
             self._sensitivity = tuple(loss - losses[0] for loss in losses[1:])
@@ -184,6 +220,7 @@ class LiveEvaluator:
 
     def _measure(self, plan: Plan, data: str, split: Split) -> Measurement:
         start = time.perf_counter()
+        self.measured += 1
         metric, loss = self.task.score(self._rounds.outputs(plan, data, split), split)
         train_loss = None
         if self.settings.train_loss:
@@ -193,11 +230,33 @@ class LiveEvaluator:
         seconds = time.perf_counter() - start
         return Measurement(metric, loss, **costs, sparsity=sparsity, train_loss=train_loss, seconds=seconds)
 
+    def _known_on_disk(self, plan: Plan) -> Measurement:
+        known = self.disk.get(plan) if self.disk else None
+        if known is None:
+            known = self._measure(plan, "valid", self.task.valid)
+            if self.disk:
+                self.disk.put(plan, known)
+        return known
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """One thread of Python at a time, with the number of threads of torch that was asked for."""
+        with self._lock:
+            before, wanted = torch.get_num_threads(), self.resources.num_threads
+            if wanted is None or wanted == before:
+                yield
+                return
+            torch.set_num_threads(wanted)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(before)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> LiveEvaluator:
         return self
 
     def __reduce__(self) -> Any:
-        return live_evaluator, (self.task, self.settings)
+        return live_evaluator, (self.task, self.settings, self.resources)
 
 
 def _bytes_of(plan: Plan) -> int:

@@ -16,6 +16,7 @@ from reptile_env.compression.plan import Plan
 from reptile_env.evaluation import table_cache
 from reptile_env.evaluation.grid import check_settings
 from reptile_env.evaluation.measurement import Measurement
+from reptile_env.evaluation.resources import NO_LIMITS, Resources
 from reptile_env.evaluation.settings import Settings
 from reptile_env.evaluation.table_file import MEND, SUFFIX, Columns, read_table
 from reptile_env.evaluation.table_head import Head
@@ -33,8 +34,8 @@ class Table(NamedTuple):
     columns: Columns
 
 
-def table_evaluator(task: Any, settings: Settings) -> TableEvaluator:
-    """The one evaluator of this process for a task's table: environments share its columns.
+def table_evaluator(task: Any, settings: Settings, resources: Resources = NO_LIMITS) -> TableEvaluator:
+    """The one evaluator of this process for a task's table: environments share its columns. It needs none of the resources.
 
     Raises:
         ValueError: no table, or none of these settings; the message says which there are and the command that builds one.
