@@ -13,17 +13,17 @@ from reptile_env.compression.layout import MEND, whole
 from reptile_env.compression.plan import Plan
 from reptile_env.evaluation.measurement import Measurement
 
-FORMAT = 2
+FORMAT = 3
 PLAN, TENSORS, PROGRAM = "plan.json", "network.safetensors", "program.pt2"
 _KINDS: dict[str, type] = {
     "format": int,
     "task": str,
     "plan": dict,
     "measurement": dict,
-    "packed": bool,
     "tensors": dict,
     "aliases": dict,
     "stand_ins": dict,
+    "dense": dict,
     "sha256": dict,
 }
 
@@ -93,6 +93,8 @@ def read_measurement(record: dict[str, Any]) -> Measurement:
     for name, kind in known.items():
         if not _CHECKS[kind](given[name]):
             raise ValueError(f"{PLAN}: {name!r} of 'measurement' is {given[name]!r:.80}, which is no {kind}; {MEND}")
+    if given["seconds"] < 0 or (given["latency"] or 0) < 0:
+        raise ValueError(f"{PLAN}: 'measurement' holds a negative time; {MEND}")
     if len(given["sparsity"]) != len(read_plan(record).names):
         raise ValueError(f"{PLAN}: 'sparsity' of 'measurement' must hold a number for each group of the plan; {MEND}")
     return Measurement(**given | {"sparsity": tuple(given["sparsity"])})

@@ -20,9 +20,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from reptile_env import export
-from reptile_env.compression import packing, program, stand_ins
+from reptile_env.compression import original, packing, program, stand_ins
 from reptile_env.compression.cost import is_sparse
 from reptile_env.compression.layout import MEND, Coding, Entry, read_layout
+from reptile_env.compression.original import Original
 from reptile_env.compression.plan import Plan
 from reptile_env.compression.stand_ins import StandIns
 from reptile_env.evaluation.live import live_evaluator
@@ -45,6 +46,7 @@ class Compressed:
         task: name of the task.
         example: inputs of two examples, for export; None in a loaded one.
         kept: for each weight from which single elements were removed how many are left.
+        dense: what is known of the dense network (see `compression.original`); empty in a loaded one.
     """
 
     model: nn.Module
@@ -53,11 +55,12 @@ class Compressed:
     task: str
     example: Inputs | None = None
     kept: Mapping[str, int] = field(default_factory=dict, compare=False)
+    dense: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def save(self, directory: str | Path, with_program: bool = True) -> Path:
         """Write the network into a new or empty folder, whole or not at all.
 
-        Quantized weights are packed into their bits, weights with holes into a bitmap and what is left.
+        All tensors lie in one, without gaps: quantized weights in their bits, weights with holes as a bitmap and what is left.
 
         Args:
             directory: the folder.
@@ -72,18 +75,18 @@ class Compressed:
             raise ValueError(f"{target} exists and is not an empty folder; choose another")
         if self.example is None:
             raise ValueError("this network was loaded from a folder; copy the folder")
-        stored, layout, packed = self._stored()
-        files = {TENSORS: save_tensors(stored)}
+        data, layout = self._packed()
+        files = {TENSORS: save_tensors({PACKED: data})}
         if with_program:
             files[PROGRAM] = program.dump(self.model, self.example)
         record = {
             "task": self.task,
             "plan": self.plan.to_dict(),
             "measurement": asdict(self.measurement),
-            "packed": packed,
             "tensors": layout,
             "aliases": _aliases(self.model),
             "stand_ins": stand_ins.describe(self.model),
+            "dense": self.dense,
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         }
         _write_folder(target, files | {PLAN: write_record(record)})
@@ -105,8 +108,8 @@ class Compressed:
         export.to_onnx(self.model, self.example, target)
         return target
 
-    def _stored(self) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
-        """Tensors of the file, the layout of the network's own tensors, and whether they are packed into one."""
+    def _packed(self) -> tuple[Tensor, dict[str, Any]]:
+        """The bytes of the file and the layout of the network's tensors in them."""
         aliases = _aliases(self.model)
         tensors = {name: t.detach() for name, t in self.model.state_dict().items() if name not in aliases}
         codings = {name: c for name, c in stand_ins.codings(self.model).items() if name in tensors}
@@ -118,11 +121,8 @@ class Compressed:
             bits = tensor.element_size() * 8 if coding.bits is None else coding.bits
             if is_sparse(tensor.numel(), kept, bits):
                 codings[name] = replace(coding, kept=kept)
-        if codings:
-            data, layout = packing.pack(tensors | stand_ins.input_grids(self.model), codings)
-            return {PACKED: data}, layout, True
-        layout = {name: {"shape": list(t.shape), "dtype": str(t.dtype)} for name, t in tensors.items()}
-        return {name: t.contiguous().clone() for name, t in tensors.items()}, layout, False
+        _check_finite(tensors, "compress the network again, with settings that train or fit it less far")
+        return packing.pack(tensors | stand_ins.input_grids(self.model), codings)
 
 
 def compress(task: Any, plan: Plan | Mapping[str, Any], **settings: Any) -> Compressed:
@@ -141,7 +141,8 @@ def compress(task: Any, plan: Plan | Mapping[str, Any], **settings: Any) -> Comp
     measurement = evaluator.measure(chosen)
     example = evaluator.task.valid[:2].inputs
     model = evaluator.compressed_model(chosen)
-    return Compressed(model, chosen, measurement, evaluator.name, example, evaluator.kept_weights(chosen))
+    kept, dense = evaluator.kept_weights(chosen), original.describe(evaluator.structure)
+    return Compressed(model, chosen, measurement, evaluator.name, example, kept, dense)
 
 
 def load(directory: str | Path, into: nn.Module | None = None) -> Compressed:
@@ -162,14 +163,18 @@ def load(directory: str | Path, into: nn.Module | None = None) -> Compressed:
     record = read_record(folder)
     data = {name: _read(folder, name, digest) for name, digest in record["sha256"].items()}
     plan, measurement = read_plan(record), read_measurement(record)
-    tensors, entries = _tensors(folder / TENSORS, data[TENSORS], record)
+    origin = Original(record["dense"])
+    origin.check_plan(plan, measurement.sparsity)
+    tensors, entries = _tensors(folder / TENSORS, data[TENSORS], record["tensors"], measurement.bytes)
     parts = StandIns(record["stand_ins"], tensors, entries)
+    _check_finite(tensors, MEND)
     tensors |= {alias: tensors[name] for alias, name in record["aliases"].items()}
+    parts.check(origin, plan, tensors)
     if PROGRAM in data:
         program.check(data[PROGRAM], tensors)
     elif into is None:
         raise ValueError(f"{folder} was saved without a program; load it with into= the dense network of your own class")
-    model = program.load(data[PROGRAM], tensors) if into is None else parts.fill(into, tensors)
+    model = program.load(data[PROGRAM], tensors) if into is None else parts.fill(into, origin, tensors)
     return Compressed(model, plan, measurement, record["task"])
 
 
@@ -183,22 +188,24 @@ def _read(folder: Path, name: str, digest: str) -> bytes:
     return data
 
 
-def _tensors(path: Path, data: bytes, record: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Entry]]:
-    """The network's tensors, checked against the record, and how those that were packed were stored."""
-    layout = record["tensors"]
+def _tensors(path: Path, data: bytes, layout: Any, claimed: int) -> tuple[dict[str, Tensor], dict[str, Entry]]:
+    """The network's tensors, checked against their layout, and how they were stored."""
     try:
         found = load_tensors(data)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if record["packed"]:
-        if set(found) != {PACKED} or str(found[PACKED].dtype) != "torch.uint8" or found[PACKED].dim() != 1:
-            raise ValueError(f"{path} must hold one tensor, {PACKED!r}, of bytes, as {PLAN} says; {MEND}")
-        return packing.unpack(found[PACKED], layout), read_layout(layout, found[PACKED].numel())
-    given = {name: {"shape": list(t.shape), "dtype": str(t.dtype)} for name, t in found.items()}
-    if given != layout or any(isinstance(size, bool) for entry in layout.values() for size in entry["shape"]):
-        different = sorted(n for n in given.keys() | layout.keys() if given.get(n) != layout.get(n))
-        raise ValueError(f"{path} and {PLAN} disagree on {', '.join(different[:5])}; {MEND}")
-    return found, {}
+    if set(found) != {PACKED} or str(found[PACKED].dtype) != "torch.uint8" or found[PACKED].dim() != 1:
+        raise ValueError(f"{path} must hold one tensor, {PACKED!r}, of bytes; {MEND}")
+    tensors, entries = packing.unpack(found[PACKED], layout), read_layout(layout, found[PACKED].numel())
+    if found[PACKED].numel() != claimed:
+        raise ValueError(f"{path} holds {found[PACKED].numel()} bytes of tensors, and the measurement says {claimed}; {MEND}")
+    return tensors, entries
+
+
+def _check_finite(tensors: Mapping[str, Tensor], mend: str) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} holds NaN or infinity; {mend}")
 
 
 def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:

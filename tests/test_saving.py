@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -16,9 +17,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
 
 import reptile_env
 from reptile_env.compression import program
+from reptile_env.evaluation.live import live_evaluator
+from reptile_env.evaluation.reference import uniform_plan
+from reptile_env.evaluation.settings import Settings
 from reptile_env.saving import Compressed
 from reptile_env.tasks.digits import network
 from tests.helpers import ROOT, make
@@ -100,6 +107,16 @@ def _edit(folder: Path, change: Any) -> None:
     (folder / "plan.json").write_text(json.dumps(record))
 
 
+def _last(record: dict[str, Any]) -> str:
+    return list(record["plan"])[-1]
+
+
+def _share(record: dict[str, Any]) -> None:
+    """Let the sparsity say what the plan says."""
+    name = _last(record)
+    record["measurement"]["sparsity"][-1] = 1 - len(record["plan"][name]["keep"]) / record["dense"]["groups"][name]["size"]
+
+
 TAMPERED = {
     "shape": lambda r: next(iter(r["tensors"].values())).update(shape=[1, 2]),
     "dtype": lambda r: next(iter(r["tensors"].values())).update(dtype="torch.float64"),
@@ -108,8 +125,7 @@ TAMPERED = {
     "another format": lambda r: r.update(format=1),
     "a format of another type": lambda r: r.update(format="2"),
     "another key": lambda r: r.update(more=1),
-    "packed": lambda r: r.update(packed=True),
-    "packed as a number": lambda r: r.update(packed=0),
+    "the format before": lambda r: r.update(format=2),
     "a bool for a size": lambda r: next(iter(r["tensors"].values()))["shape"].append(True),
     "an entry that is none": lambda r: r["tensors"].update(other=None),
     "a tensor with a path": lambda r: r["tensors"].update({"../../evil": r["tensors"].popitem()[1]}),
@@ -120,6 +136,20 @@ TAMPERED = {
     "a file less": lambda r: r["sha256"].pop("network.safetensors"),
     "a hash of another type": lambda r: r["sha256"].update({"program.pt2": None}),
     "a bool for a cost": lambda r: r["measurement"].update(params=True),
+    "a channel less": lambda r: r["plan"][_last(r)]["keep"].pop(),
+    "a channel less, and its share": lambda r: (r["plan"][_last(r)]["keep"].pop(), _share(r)),
+    "a channel that is not there": lambda r: r["plan"][_last(r)]["keep"].__setitem__(-1, 10**6),
+    "a count for a list": lambda r: r["plan"][_last(r)].update(keep=len(r["plan"][_last(r)]["keep"])),
+    "bits": lambda r: r["plan"][_last(r)].update(bits=8),
+    "another group": lambda r: r["plan"].update(other=r["plan"].pop(_last(r))),
+    "another dense size": lambda r: r["dense"]["groups"][_last(r)].update(size=10**6),
+    "another dense shape": lambda r: r["dense"]["tensors"].popitem()[1]["shape"].append(1),
+    "a dense shape of strings": lambda r: next(iter(r["dense"]["tensors"].values())).update(shape=["3"]),
+    "no dense network": lambda r: r["dense"].clear(),
+    "a cut by nobody": lambda r: next(iter(r["dense"]["tensors"].values())).update(cuts={"0": {"nobody": 1}}),
+    "a cut along no dimension": lambda r: next(iter(r["dense"]["tensors"].values())).update(cuts={"9": {}}),
+    "other bytes": lambda r: r["measurement"].update(bytes=r["measurement"]["bytes"] + 1),
+    "a negative time": lambda r: r["measurement"].update(latency=-1.0),
     "a negative cost": lambda r: r["measurement"].update(bytes=-1),
     "a metric that is no number": lambda r: r["measurement"].update(metric="0.9"),
     "NaN": lambda r: r["measurement"].update(metric=float("nan")),
@@ -238,6 +268,58 @@ def test_code_in_a_symbolic_size_never_runs(saved: tuple[Compressed, Path], tmp_
     with pytest.raises(ValueError, match="unexpected symbolic size"):
         program.load(changed.getvalue(), dict(small.model.state_dict()))
     assert not (tmp_path / "ran").exists()
+
+
+def test_nan_under_a_hash_that_fits_is_refused(saved: tuple[Compressed, Path]) -> None:
+    _, folder = saved
+    data = load_tensors((folder / "network.safetensors").read_bytes())["packed"].clone()
+    data[:4] = torch.tensor([float("nan")]).view(torch.uint8)
+    written = save_tensors({"packed": data})
+    (folder / "network.safetensors").write_bytes(written)
+    _edit(folder, lambda r: r["sha256"].update({"network.safetensors": hashlib.sha256(written).hexdigest()}))
+    for into in (None, network(saved[0].task)):
+        with pytest.raises(ValueError, match="holds NaN or infinity; save the network again"):
+            reptile_env.load(folder, into=into)
+
+
+def test_nan_is_not_saved(tmp_path: Path) -> None:
+    small = reptile_env.compress("digits-mlp", make("digits-mlp").reference.uniform_plan)
+    next(small.model.parameters()).data.view(-1)[0] = float("inf")
+    with pytest.raises(ValueError, match="holds NaN or infinity; compress the network again"):
+        small.save(tmp_path / "network")
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.6, 0.85])
+def test_the_file_is_as_large_as_claimed(task: str, rate: float, tmp_path: Path) -> None:
+    small = reptile_env.compress(task, uniform_plan(live_evaluator(task, Settings("none")), rate), recovery="none")
+    folder = small.save(tmp_path / "network", with_program=False)
+    assert 1 < (folder / "network.safetensors").stat().st_size / small.measurement.bytes < 1.02
+
+
+def _built(channels: int = 3, kernel: int = 3, classes: int = 5, dtype: torch.dtype = torch.float32) -> nn.Module:
+    convs = nn.Conv2d(channels, 6, kernel, padding=kernel // 2), nn.ReLU(), nn.Conv2d(6, 4, 3)
+    return nn.Sequential(*convs, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)).to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ({"channels": 4}, "0.weight"),
+        ({"kernel": 5}, "0.weight"),
+        ({"classes": 7}, "6.weight"),
+        ({"dtype": torch.float64}, "0.weight"),
+    ],
+)
+def test_into_a_network_of_other_sizes_is_refused(other: dict[str, Any], name: str, tmp_path: Path) -> None:
+    x, y = torch.randn(40, 3, 8, 8), torch.randint(0, 5, (40,))
+    model = _built()
+    task = reptile_env.Task(model, (x[:20], y[:20]), (x[20:], y[20:]))
+    small = reptile_env.compress(task, {"0": {"keep": [1, 4]}, "2": {"keep": [0, 1, 2, 3]}}, recovery="none")
+    folder = small.save(tmp_path / "network", with_program=False)
+    assert torch.equal(reptile_env.load(folder, into=model).model(x), small.model(x))
+    with pytest.raises(ValueError, match=rf"{name} is .* in into="):
+        reptile_env.load(folder, into=_built(**other))
 
 
 def test_into_another_network_is_refused(saved: tuple[Compressed, Path]) -> None:

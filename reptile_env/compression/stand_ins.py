@@ -12,6 +12,8 @@ from reptile_env.compression import prune
 from reptile_env.compression.layers import prepare
 from reptile_env.compression.layout import MEND, Coding, Entry
 from reptile_env.compression.modules import INPUT_LEVELS, Factored, Quantized, can_be_factored, factored
+from reptile_env.compression.original import Original
+from reptile_env.compression.plan import Plan
 from reptile_env.compression.producers import TRANSPOSED
 
 FACTORED, QUANTIZED = "factored", "quantized"
@@ -67,6 +69,7 @@ class StandIns:
     def __init__(self, kinds: Mapping[str, Any], tensors: dict[str, Tensor], entries: Mapping[str, Entry]) -> None:
         self.bits: dict[str, int] = {}
         self.inputs: dict[str, tuple[float, int]] = {}
+        self.kept = {_plain_name(name, kinds): e.coding.kept for name, e in entries.items() if e.coding.kept is not None}
         self.factored = [path for path, kind in kinds.items() if kind == FACTORED]
         for path, kind in kinds.items():
             if kind not in (FACTORED, QUANTIZED) or not all(path.split(".")):
@@ -82,16 +85,44 @@ class StandIns:
         if stray:
             raise ValueError(f"{stray[0]} is stored as codes, but its layer is not listed as quantized; {MEND}")
 
-    def fill(self, into: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    def check(self, original: Original, plan: Plan, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse what is not the network that `plan` leaves of the original one.
+
+        Raises:
+            ValueError: other tensors, shapes, bits, factors or numbers of elements left.
+        """
+        original.check_bits(plan, self.bits, self.factored)
+        original.check_kept(plan, self.kept)
+        state, _, factors = self._plain(tensors)
+        names = state.keys() | {f"{path}.weight" for path in factors}
+        if names != original.shapes.keys():
+            raise ValueError(f"{', '.join(sorted(names ^ original.shapes.keys())[:5])}: no tensor of both networks; {MEND}")
+        for name, tensor in state.items():
+            if tuple(tensor.shape) != original.shape(name, plan):
+                raise ValueError(f"{name}: {tuple(tensor.shape)}, and the plan leaves {original.shape(name, plan)}; {MEND}")
+        for path, pair in factors.items():
+            if original.shape(f"{path}.weight", plan) not in [_product_shape(*pair, axis) for axis in (0, 1)]:
+                raise ValueError(f"the factors of {path} do not make the weight that the plan leaves; {MEND}")
+
+    def fill(self, into: nn.Module, original: Original, tensors: Mapping[str, Tensor]) -> nn.Module:
         """A copy of a dense network, shrunk, its layers replaced, holding `tensors`.
 
         Raises:
-            ValueError: tensors that do not fit the network.
+            ValueError: a network that is not the original one.
         """
         # Layer norms too: one that lost features lost them with the width of its residual stream.
         model = prepare(into, residual_width=True)[0].eval()
-        state, scales, factors = self._plain(tensors, dict(model.named_modules()))
-        _check_fits(state, model.state_dict())
+        _check_same(original, tensors, model.state_dict())
+        state, scales, factors = self._plain(tensors)
+        for path, (first, second) in factors.items():
+            layer: Any = model.get_submodule(path)
+            shape = _product_shape(first, second, output_axis(layer)) if can_be_factored(layer) else None
+            if shape is None:
+                raise ValueError(
+                    f"the saved factors of {path} do not fit that layer of into=; give the dense network they came from"
+                )
+            # Of the product's shape, without memory: the layer's own attributes follow.
+            state[f"{path}.weight"] = torch.empty(shape, dtype=first.dtype, device="meta")
         prune.install(model, state)
         for path, (first, second) in factors.items():
             model.set_submodule(path, factored(model.get_submodule(path), first, second))
@@ -100,12 +131,9 @@ class StandIns:
         return model.eval()
 
     def _plain(
-        self, tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module]
+        self, tensors: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, tuple[Tensor, Tensor]]]:
-        """The tensors under the names that they have without stand-ins; scales by layer; factors by layer.
-
-        In place of two factors stands a tensor of their product's shape that holds no memory.
-        """
+        """The tensors under the names that they have without stand-ins; scales by layer; factors, in place of weights, by layer."""
         state = dict(tensors)
         scales: dict[str, dict[str, Tensor]] = {path: {} for path in self.bits}
         for path in self.bits:
@@ -117,16 +145,19 @@ class StandIns:
                     scales[path][leaf] = state.pop(f"{path}.{leaf}_scale")
         factors = {}
         for path in self.factored:
-            pair = [state.pop(f"{path}.{part}.weight", None) for part in ("first", "second")]
-            if pair[0] is None or pair[1] is None or not _is_product(pair[0], pair[1], modules.get(path)):
-                raise ValueError(
-                    f"the saved factors of {path} and that layer of into= do not fit; give the dense network they came from"
-                )
-            factors[path] = (pair[0], pair[1])
-            state[f"{path}.weight"] = _product_shape(pair[0], pair[1], modules[path])
+            first, second = (state.pop(f"{path}.{part}.weight", None) for part in ("first", "second"))
+            if first is None or second is None or first.dim() != second.dim() or first.dim() < 2:
+                raise ValueError(f"the saved factors of {path} do not fit each other; {MEND}")
+            factors[path] = (first, second)
             if f"{path}.second.bias" in state:
                 state[f"{path}.bias"] = state.pop(f"{path}.second.bias")
         return state, scales, factors
+
+
+def _plain_name(name: str, kinds: Mapping[str, Any]) -> str:
+    """A tensor's name in the network without quantized layers."""
+    path, _, leaf = name.rpartition(".layer.")
+    return f"{path}.{leaf}" if kinds.get(path) == QUANTIZED else name
 
 
 def _bits(path: str, entries: Mapping[str, Entry]) -> int:
@@ -152,27 +183,26 @@ def _input(path: str, tensors: dict[str, Tensor]) -> tuple[float, int]:
     return float(step), int(zero)
 
 
-def _check_fits(state: Mapping[str, Tensor], dense: Mapping[str, Tensor]) -> None:
-    if state.keys() != dense.keys():
-        different = ", ".join(sorted(state.keys() ^ dense.keys())[:5])
+def _check_same(original: Original, tensors: Mapping[str, Tensor], dense: Mapping[str, Tensor]) -> None:
+    """Refuse a dense network other than the one that was compressed."""
+    if original.shapes.keys() != dense.keys():
+        different = ", ".join(sorted(original.shapes.keys() ^ dense.keys())[:5])
         raise ValueError(f"the saved network and into= have different tensors: {different}; give the dense network it came from")
-    for name, tensor in state.items():
-        whole = dense[name]
-        larger = tensor.dim() != whole.dim() or any(a > b for a, b in zip(tensor.shape, whole.shape, strict=True))
-        if larger or tensor.dtype != whole.dtype:
-            raise ValueError(f"{name}: saved {tuple(tensor.shape)} {tensor.dtype} does not fit {tuple(whole.shape)} {whole.dtype}")
+    for name, whole in dense.items():
+        if tuple(whole.shape) != original.shapes[name]:
+            raise ValueError(
+                f"{name} is {tuple(whole.shape)} in into=, and {original.shapes[name]} in the network that was compressed; "
+                "give the dense network it came from"
+            )
+        if name in tensors and tensors[name].dtype != whole.dtype:
+            raise ValueError(f"{name} is {whole.dtype} in into=, and was saved as {tensors[name].dtype}; convert into= first")
 
 
-def _is_product(first: Tensor, second: Tensor, layer: Any) -> bool:
-    if layer is None or not can_be_factored(layer):
-        return False
-    axis, dims = output_axis(layer), layer.weight.dim()
-    inner = tuple(second.shape[2:]) == (1,) * (dims - 2)
-    return first.dim() == second.dim() == dims and inner and first.shape[axis] == second.shape[1 - axis]
-
-
-def _product_shape(first: Tensor, second: Tensor, layer: nn.Module) -> Tensor:
-    axis = output_axis(layer)
+def _product_shape(first: Tensor, second: Tensor, axis: int) -> tuple[int, ...] | None:
+    """Shape of the weight that two factors stand for, outputs along `axis`; None: they don't fit each other."""
+    inner = tuple(second.shape[2:]) == (1,) * (second.dim() - 2)
+    if first.dim() != second.dim() or not inner or first.shape[axis] != second.shape[1 - axis]:
+        return None
     shape = list(first.shape)
     shape[axis] = second.shape[axis]
-    return torch.empty(shape, dtype=first.dtype, device="meta")
+    return tuple(shape)

@@ -69,7 +69,8 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [None, [1], {"a": [0]}, {"a": {"keep": "3"}}, {"a": {"keep": [0], "colour": 8}}, {"a": {}}, {"a": {"keep": [0, None]}}]
+    "data",
+    [None, [1], {"a": [0]}, {"a": {"keep": "3"}}, {"a": {"keep": [0], "colour": 8}}, {"a": {}}],
 )
 def test_bad_json_is_refused(data: object) -> None:
     with pytest.raises(ValueError, match="plan"):
