@@ -13,6 +13,7 @@ from reptile_env.compression import program
 from reptile_env.compression.modules import Quantized, round_input
 from reptile_env.compression.packing import codes_of, top_code
 from reptile_env.compression.stand_ins import output_axis
+from reptile_env.errors import first_line
 from reptile_env.tasks.splits import Inputs
 
 
@@ -40,7 +41,11 @@ def to_onnx(model: nn.Module, example: Inputs, path: Path) -> None:
     for name, module in list(coded.named_modules()):
         if isinstance(module, Quantized):
             coded.set_submodule(name, _Coded(module))
-    exported = torch.onnx.export(program.trace(coded, example), dynamo=True, verbose=False)
+    traced = program.trace(coded, example)
+    try:
+        exported = torch.onnx.export(traced, dynamo=True, verbose=False)
+    except Exception as error:  # torch's exporter fails in its own ways
+        raise ValueError(f"torch.onnx can't export this network: {first_line(error)}") from error
     assert exported is not None
     path.parent.mkdir(parents=True, exist_ok=True)
     exported.save(str(path))
@@ -68,4 +73,5 @@ class _Coded(Quantized):
         made: Tensor = torch.ops.quantized_decomposed.dequantize_per_channel.default(
             codes, self.scale(name), None, self.axis, -top, top, torch.int8
         )
-        return made
+        dtype = getattr(self.layer, name).dtype
+        return made if dtype == made.dtype else made.to(dtype)

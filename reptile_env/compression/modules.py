@@ -58,6 +58,9 @@ def round_input(given: Any, scale: float, zero_point: int) -> Any:
     """A tensor, or the tensor of a packed sequence, on a grid of 256 levels: level times `scale`."""
     if isinstance(given, PackedSequence):
         return given._replace(data=round_input(given.data, scale, zero_point))
+    if given.dtype != torch.float32:  # the operators below know no other
+        rounded: Any = round_input(given.float(), scale, zero_point)
+        return rounded.to(given.dtype)
     if torch.compiler.is_exporting():
         # The same numbers; exporters know these operators and write them as QuantizeLinear and DequantizeLinear.
         limits = (scale, zero_point, 0, INPUT_LEVELS, torch.uint8)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 import re
+import traceback
 import zipfile
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from reptile_env.errors import first_line
 from reptile_env.tasks.splits import Inputs, map_inputs, tensors_of
 
 _WEIGHT, _CONSTANT = re.compile(r"/data/weights/weight_\d+$"), re.compile(r"/?data/constants/tensor_\d+$")
@@ -87,14 +90,34 @@ def trace(model: nn.Module, example: Inputs) -> torch.export.ExportedProgram:
         shapes[tensor] = {0: batch}
     try:
         return torch.export.export(model, args, kwargs, dynamic_shapes=shapes.dynamic_shapes(model, args, kwargs))
-    except (RuntimeError, TypeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"torch.export can't follow this network, so it can't be saved: {first}") from error
+    except Exception as error:  # torch fails in many ways, and so may what it runs
+        raise ValueError(f"torch.export can't follow this network{_where(error)}: {_cause(error)}") from error
+
+
+def _where(error: Exception) -> str:
+    """The innermost line of code that is neither torch's nor this package's."""
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((*ours, "<"))]
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno}: {frames[-1].line})" if frames else ""
+
+
+def _cause(error: Exception) -> str:
+    """The first line of an error's message, or the first item of the list that follows it."""
+    items = [line.strip(" -") for line in str(error).splitlines() if line.startswith("  - ")]
+    return items[0] if items else first_line(error)
 
 
 def dump(model: nn.Module, example: Inputs) -> bytes:
-    """The exported program of `model` without its weights."""
-    program = trace(model, example)
+    """The exported program of `model` without its weights.
+
+    Raises:
+        ValueError: torch can't export this network.
+    """
+    try:
+        program = trace(model, example)
+    except ValueError as error:
+        mend = "save(directory, with_program=False) saves it all the same, to be loaded with into= your own network"
+        raise ValueError(f"{error}; {mend}") from error
     # The archive would hold the example inputs as a pickle.
     program._example_inputs = None
     whole, bare = io.BytesIO(), io.BytesIO()
@@ -125,7 +148,7 @@ def load(data: bytes, tensors: Mapping[str, Tensor]) -> Exported:
     try:
         program = torch.export.load(whole)
     except Exception as error:  # torch's reader fails in its own ways on a program that was tampered with
-        raise ValueError(f"program.pt2 is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        raise ValueError(f"program.pt2 is damaged: {first_line(error)}") from error
     return Exported(program).eval()
 
 
