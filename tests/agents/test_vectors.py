@@ -23,11 +23,12 @@ class Maker:
 
 
 def played(envs: VecEnv, steps: int = 8) -> list[Any]:
+    """What a vector shows; `DummyVecEnv` rounds rewards to float32."""
     envs.seed(0)
     rng, seen = np.random.default_rng(0), [envs.reset()]
     for _ in range(steps):
         observations, rewards, dones, infos = envs.step(rng.uniform(-1, 1, (2, 1)).astype(np.float32))
-        seen += [observations, rewards, dones, [info["loss"] for info in infos]]
+        seen += [observations, np.asarray(rewards, np.float32), dones, [info["loss"] for info in infos]]
     envs.close()
     return seen
 
