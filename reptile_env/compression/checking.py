@@ -22,6 +22,7 @@ from reptile_env.tasks.splits import Inputs, call, map_inputs
 # Differences that are none: relative to what zeroing changes, and (rounding) to the numbers themselves.
 _DOUBLE = 1e-7, 1e-13
 _LESS = 80, 8  # times the spacing of numbers just above 1: 1e-5 and 1e-6 of float32
+_STATE = "; a first state that is handed to a recurrent layer keeps its width: leave it out where it is zeros"
 _DROPPED = "flatten(1) instead of squeeze() keeps a dimension of one channel"
 
 
@@ -75,7 +76,8 @@ class Checker:
                 prune.install(self._masked, prune.zeroed(self._state, structure, plan), self._model)
                 got, want = _leaves(call(self._cut, self._inputs)), _leaves(call(self._masked, self._inputs))
             except Exception as error:  # whatever the network raises
-                return f"the cut network does not run: {first_line(error)}"
+                reason = first_line(error)
+                return f"the cut network does not run: {reason}{_STATE if 'xpected hidden' in reason else ''}"
             finally:
                 for copied in (self._cut, self._masked):
                     prune.install(copied, {name: self._state[name] for name in structure.tensors}, self._model)

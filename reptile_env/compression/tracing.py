@@ -90,6 +90,15 @@ def _run(model: nn.Module, inputs: Inputs, producer: Producer, marked: Positions
 
         return before
 
+    def state(name: str) -> Callable[..., None]:
+        def before(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            # The first input is the sequence.
+            others = torch.utils._pytree.tree_leaves((args[1:], kwargs if args else list(kwargs.values())[1:]))
+            if any(isinstance(t, Tensor) and bool(torch.isnan(t).any()) for t in others):
+                raise UntraceableError(f"its channels are the first state of {name}, whose width is that layer's own")
+
+        return before
+
     def through(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
         state: dict[str, Tensor] = {}
 
@@ -117,6 +126,8 @@ def _run(model: nn.Module, inputs: Inputs, producer: Producer, marked: Positions
             handles += [hooks.before(module, before), hooks.after(module, after)]
         elif isinstance(module, _SINKS):
             handles.append(hooks.before(module, sink(name)))
+            if isinstance(module, RECURRENT):
+                handles.append(module.register_forward_pre_hook(state(name), with_kwargs=True))
         if name == producer.tap:
             handles.append(hooks.after(module, tap))
     with torch.no_grad(), hooks.attached(handles):

@@ -189,6 +189,29 @@ def _zeroed_equals_cut(task: Task, structure: Structure, plan: Plan) -> None:
         torch.testing.assert_close(small(task.valid.inputs), model(task.valid.inputs), atol=1e-5, rtol=0)
 
 
+class Translator(nn.Module):
+    """What the encoder ends with the decoder starts with."""
+
+    def __init__(self, kind: Any, by_name: bool) -> None:
+        super().__init__()
+        self.a, self.encoder, self.decoder = nn.Linear(6, 8), kind(8, 12, batch_first=True), kind(6, 12, batch_first=True)
+        self.head, self.by_name = nn.Linear(12, 5), by_name
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, state = self.encoder(torch.relu(self.a(x)))
+        y, _ = self.decoder(x, hx=state) if self.by_name else self.decoder(x, state)
+        return self.head(y[:, -1])
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_states_handed_on_are_named(kind: Any, by_name: bool) -> None:
+    structure = groups_of(lambda: Translator(kind, by_name), SEQUENCES)
+    assert structure.names == ("a",)
+    assert structure.skipped["encoder"].startswith("its channels are the first state of decoder")
+    assert structure.skipped["decoder"].endswith("leave it out where it is zeros")
+
+
 class Squeezed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
