@@ -12,6 +12,7 @@ from torch import Tensor
 
 # Pulls towards the weights as they were; relative to the mean diagonal, as in GPTQ.
 DAMPING = 0.01
+_NOISE = 1e-10  # of centred second moments, relative to those about zero; at least
 # Steps that are tried, as fractions of the one with which the largest weight of an output just fits.
 CLIPPING = tuple(np.linspace(1.0, 0.3, 8))
 SWEEPS = 2
@@ -81,7 +82,9 @@ def least_squares(
     if seen.mean is not None:
         assert seen.wanted is not None
         gram, cross = gram - seen.mean[:, :, None] * seen.mean[:, None], cross - seen.mean[:, :, None] * seen.wanted[:, None]
-    damping = (DAMPING * gram.diagonal(dim1=1, dim2=2).mean(1)).clamp_min(1e-12)
+    # Inputs that are all but constant leave rounding errors of what was subtracted, which may be negative.
+    least = (_NOISE * seen.gram.diagonal(dim1=1, dim2=2).mean(1)).clamp_min(1e-12)
+    damping = (DAMPING * gram.diagonal(dim1=1, dim2=2).mean(1)).maximum(least)
     gram = gram + torch.diag_embed(damping[:, None].expand(gram.shape[:2]))
     factor = torch.linalg.cholesky(gram)
     best = weight + torch.cholesky_solve(cross + damping[:, None, None] * weight - gram @ weight, factor)

@@ -135,6 +135,17 @@ def test_what_no_input_shows_is_rounded_as_it_is() -> None:
     assert not constants.any()
 
 
+@pytest.mark.parametrize("features", [1, 12])
+@pytest.mark.parametrize("size", [10.0, 1e3, 1e5])
+def test_constant_inputs_leave_their_constant(features: int, size: float) -> None:
+    # What is left of their second moments about the mean are rounding errors, some of them negative.
+    weight, _ = problem(1, features, 6)
+    for seed in range(5):
+        x = size * torch.rand(features, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).expand(1, 401, features)
+        made, _, constants = least_squares(weight, seen(x, x @ weight, True), 4)
+        assert error(x, x @ weight, made, constants).max() < 1e-20 * size**2
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_nearest_levels(axis: int) -> None:
     weight = torch.randn(6, 5, 3, generator=torch.Generator().manual_seed(0))
