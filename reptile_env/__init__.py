@@ -43,7 +43,12 @@ _IDS: dict[str, dict[str, Any]] = {
 }
 
 for _id, _kwargs in _IDS.items():
-    gym.register(_id, entry_point="reptile_env.env:ReptilePruneEnv", kwargs=_kwargs)
+    gym.register(
+        _id,
+        entry_point="reptile_env.env:ReptilePruneEnv",
+        vector_entry_point="reptile_env.vector:make_vector",
+        kwargs=_kwargs,
+    )
 
 
 def __getattr__(name: str) -> Any:

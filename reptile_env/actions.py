@@ -41,6 +41,9 @@ class Actions(Protocol):
     def read(self, action: Any) -> Request:
         """What `action` asks for; ``ValueError`` for an action outside the space."""
 
+    def read_rates(self, actions: Any, count: int, which: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What those `which` of `count` actions ask for, where actions ask for rates alone; as `read` does."""
+
     def action_for(self, request: Request) -> Any:
         """The action that asks for `request`; ``ValueError`` where there is none."""
 
@@ -120,6 +123,17 @@ class ContinuousActions:
                 asked[name] = round(1 - MAX_RANK_CUT * twice / 2, 3)
         return Request(**asked)
 
+    def read_rates(self, actions: Any, count: int, which: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What those `which` of `count` actions ask for, where actions ask for rates alone."""
+        values = np.asarray(actions)
+        if values.dtype.kind not in "iuf" or values.shape != (count, 1):
+            raise ValueError(f"actions are numbers in [-1, 1], shape ({count}, 1), got {values.dtype} of shape {values.shape}")
+        values = values[:, 0] if len(which) == count else values[which, 0]
+        low, high = (values.min(), values.max()) if len(values) else (-1, 1)
+        if not (low >= -1 - 1e-6 and high <= 1 + 1e-6):  # NaN fails too
+            raise ValueError(f"actions reach from {low} to {high}, outside [-1, 1]; clip them (gymnasium's ClipAction does)")
+        return np.asarray(self.max_rate * (np.clip(values.astype(np.float64), -1.0, 1.0) + 1) / 2)
+
     def action_for(self, request: Request) -> NDArray[np.float32]:
         """The action that asks for `request`: the way back of `read`."""
         rate, bits, rank = request
@@ -161,6 +175,16 @@ class DiscreteActions:
         if not 0 <= int(values) < len(self.rates):
             raise ValueError(f"action {int(values)} is outside 0..{len(self.rates) - 1}")
         return Request(self.rates[int(values)])
+
+    def read_rates(self, actions: Any, count: int, which: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What those `which` of `count` actions ask for."""
+        values = np.asarray(actions)
+        if not np.issubdtype(values.dtype, np.integer) or values.shape != (count,):
+            raise ValueError(f"actions are integers, shape ({count},), got {values.dtype} of shape {values.shape}")
+        values = values if len(which) == count else values[which]
+        if len(values) and not (values.min() >= 0 and values.max() < len(self.rates)):
+            raise ValueError(f"actions reach from {values.min()} to {values.max()}, outside 0..{len(self.rates) - 1}")
+        return np.asarray(np.array(self.rates)[values])
 
     def action_for(self, request: Request) -> int:
         """The action whose rate is nearest to the one of `request`."""

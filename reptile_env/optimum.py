@@ -39,15 +39,17 @@ def optimum(scene: Scene, rules: Rules, rates: Sequence[float] | None) -> tuple[
 
 def utilities(scene: Scene, evaluator: TableEvaluator, rows: Rows) -> NDArray[np.float64]:
     """Utility of each row, by the arithmetic of `reptile_env.rewards`."""
-    reference, metric = scene.reference, np.asarray(evaluator.columns["metric"][rows])
-    dense = reference.dense.metric
-    if reference.higher_is_better:
-        quality = metric / dense
-    else:
-        worse = metric > dense
-        quality = np.where(worse, dense / np.where(worse, metric, 1.0), 2 - metric / dense)
-    relative = evaluator.columns[reference.cost][rows] / reference.dense.cost(reference.cost)
-    return np.asarray(utility(reference.w, quality, relative))  # type: ignore[arg-type]
+    relative = evaluator.columns[scene.reference.cost][rows] / scene.reference.dense.cost(scene.reference.cost)
+    return np.asarray(utility(scene.reference.w, qualities(scene, evaluator, rows), relative))  # type: ignore[arg-type]
+
+
+def qualities(scene: Scene, evaluator: TableEvaluator, rows: Rows) -> NDArray[np.float64]:
+    """Metric of each row relative to dense, higher is better, by the arithmetic of `reptile_env.rewards`."""
+    metric, dense = evaluator.columns["metric"][rows].astype(np.float64), scene.reference.dense.metric
+    if scene.reference.higher_is_better:
+        return np.asarray(metric / dense)
+    worse = metric > dense
+    return np.where(worse, dense / np.where(worse, metric, 1.0), 2 - metric / dense)
 
 
 def reachable(scene: Scene, rules: Rules, rates: Sequence[float] | None) -> Rows:
@@ -55,7 +57,7 @@ def reachable(scene: Scene, rules: Rules, rates: Sequence[float] | None) -> Rows
     evaluator = scene.evaluator
     assert isinstance(evaluator, TableEvaluator)
     grid, groups = evaluator.grid, len(evaluator.sizes)
-    deepest = functools.partial(_deepest, grid, rules.max_rate)
+    deepest = functools.partial(deepest_levels, grid, rules.max_rate)
     rows = np.zeros(1, np.int64)
     for round_ in range(rules.rounds):
         for group in range(groups):
@@ -100,7 +102,7 @@ def _choices(grid: Grid, group: int, rates: Sequence[float] | None, max_rate: fl
     return asked
 
 
-def _deepest(grid: Grid, max_rate: float, group: int, passes: int) -> Rows:
+def deepest_levels(grid: Grid, max_rate: float, group: int, passes: int) -> Rows:
     """For each level of a group the level that the deepest decisions lead to."""
     widths = grid.levels[group]
     ends = []

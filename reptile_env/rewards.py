@@ -50,6 +50,7 @@ class Transition:
 
 
 Reward = Callable[[Transition], float]
+GAMMA = 0.5  # what the train loss counts beside the validation loss
 
 
 def tradeoff(t: Transition) -> float:
@@ -57,7 +58,7 @@ def tradeoff(t: Transition) -> float:
     return (t.utility_after - t.utility_before) / t.scale
 
 
-def loss(t: Transition, gamma: float = 0.5) -> float:
+def loss(t: Transition, gamma: float = GAMMA) -> float:
     """Fall of ``gamma * train_loss + valid_loss``."""
     return _joint_loss(t.before, gamma) - _joint_loss(t.after, gamma)
 

@@ -38,12 +38,17 @@ class Evaluator(Protocol):
     sizes: tuple[int, ...]
     rankable: tuple[bool, ...]
     features: tuple[dict[str, Any], ...]
-    costs: Costs
     dense: Plan
     higher_is_better: bool
     metric_name: str
     w: float | None
-    grid: Grid | None
+
+    # Properties, so that evaluators may promise more.
+    @property
+    def costs(self) -> Costs: ...  # noqa: D102
+
+    @property
+    def grid(self) -> Grid | None: ...  # noqa: D102
 
     def cut(self, plan: Plan, group: int, count: int) -> Plan:
         """`plan` with the `count` least important of the group's remaining channels removed."""

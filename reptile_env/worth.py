@@ -1,0 +1,104 @@
+"""What the plan of each row of a table is worth to an environment, by the arithmetic of `reptile_env.rewards`, on arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reptile_env import rewards
+from reptile_env.episode import Rules, Scene
+from reptile_env.evaluation.table import TableEvaluator
+from reptile_env.optimum import qualities, utilities
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+class Worth:
+    """Numbers by row, each ``(rows,)``.
+
+    Args:
+        scene: a task on a table.
+        rules: of the episodes.
+
+    Attributes:
+        quality: metric relative to dense, higher is better.
+        relative_cost: cost relative to dense.
+        utility: see `reptile_env.rewards.utility`.
+        budget_left: how far the relative cost is above the cap.
+        scale: utility of the best uniform rate minus that of the dense network.
+    """
+
+    def __init__(self, scene: Scene, rules: Rules) -> None:
+        evaluator, reference = scene.evaluator, scene.reference
+        assert isinstance(evaluator, TableEvaluator)
+        self._columns = evaluator.columns
+        rows = np.arange(evaluator.grid.rows)
+        self.quality: Floats = qualities(scene, evaluator, rows)
+        self.relative_cost: Floats = self.column(reference.cost) / reference.dense.cost(reference.cost)
+        self.utility: Floats = utilities(scene, evaluator, rows)
+        above = self.relative_cost - (math.inf if rules.budget is None else rules.budget)
+        self.budget_left: Floats = np.maximum(above, 0.0)
+        self.scale = reference.scale
+
+    def column(self, name: str) -> Floats:
+        """A column of the table."""
+        return np.asarray(self._columns[name], np.float64)
+
+
+@dataclass(frozen=True)
+class Payoff:
+    """A reward as numbers by row.
+
+    Attributes:
+        values: of each row.
+        scale: what a change of them is divided by at every step; None where they are paid at the end, and 0 before.
+    """
+
+    values: Floats
+    scale: float | None
+
+    def __call__(self, before: Ints, after: Ints, ended: Flags) -> Floats:
+        """Rewards of steps from measured rows to measured rows."""
+        if self.scale is None:
+            return np.where(ended, self.values[after], 0.0)
+        return np.asarray((self.values[after] - self.values[before]) / self.scale)
+
+
+def _tradeoff(worth: Worth) -> Payoff:
+    return Payoff(worth.utility, worth.scale)
+
+
+def _loss(worth: Worth) -> Payoff:
+    return Payoff(-(rewards.GAMMA * worth.column("train_loss") + worth.column("loss")), 1.0)
+
+
+def _amc_params(worth: Worth) -> Payoff:
+    return _amc(worth, "params")
+
+
+def _amc_macs(worth: Worth) -> Payoff:
+    return _amc(worth, "macs")
+
+
+def _amc(worth: Worth, cost: str) -> Payoff:
+    # numpy's logarithm differs from math's in the last bit.
+    return Payoff(-(1 - worth.column("metric")) * np.array([math.log(value) for value in worth.column(cost).tolist()]), None)
+
+
+def _accuracy(worth: Worth) -> Payoff:
+    return Payoff(worth.column("metric"), None)
+
+
+PAYOFFS: dict[rewards.Reward, Callable[[Worth], Payoff]] = {
+    rewards.tradeoff: _tradeoff,
+    rewards.loss: _loss,
+    rewards.amc_params: _amc_params,
+    rewards.amc_macs: _amc_macs,
+    rewards.accuracy: _accuracy,
+}
