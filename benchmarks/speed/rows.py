@@ -32,7 +32,10 @@ class Goal:
         return min(self.most / measured, FARTHEST) if measured > 0 else FARTHEST
 
     def __str__(self) -> str:
-        return f"at least {self.least:,g}" if self.least is not None else f"at most {self.most:,g}"
+        if self.least is not None:
+            return f"at least {number(self.least)}"
+        assert self.most is not None
+        return f"at most {number(self.most)}"
 
 
 @dataclass(frozen=True)
