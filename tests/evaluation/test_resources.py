@@ -57,7 +57,8 @@ def test_what_was_used_last_stays() -> None:
     held.put("too large", 11)
     assert held.keys() == ["a", "c"]
     held.limit = 4
-    assert held.keys() == ["c"] and held.bytes == 4
+    assert held.keys() == ["c"]
+    assert held.bytes == 4
 
 
 def test_another_process_finds_what_was_measured(tmp_path: Path) -> None:
@@ -70,7 +71,8 @@ def test_another_process_finds_what_was_measured(tmp_path: Path) -> None:
     runs = [subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True) for _ in "ab"]
     (*first, measured), (*second, again) = (run.stdout.split() for run in runs)
     assert first == second
-    assert int(measured) > 5 and int(again) == 0
+    assert int(measured) > 5
+    assert int(again) == 0
     assert len(list(tmp_path.glob("*.sqlite"))) == 1
 
 
@@ -189,7 +191,8 @@ def test_threads_are_those_asked_for_while_measuring_and_as_before_afterwards() 
     evaluator = LiveEvaluator(task, Settings(), Resources(num_threads=before + 1))
     seen.clear()
     evaluator.measure(evaluator.dense)
-    assert seen == [before + 1] and torch.get_num_threads() == before
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before
 
 
 def test_environments_share_an_evaluator_and_the_limits_asked_for_last() -> None:
