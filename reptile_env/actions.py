@@ -99,29 +99,33 @@ class ContinuousActions:
 
     def read(self, action: Any) -> Request:
         """What `action` asks for."""
-        shape = f"({len(self.components)},)"
-        wanted = "one number" if len(self.components) == 1 else f"{len(self.components)} numbers"
-        try:
-            values = np.asarray(action)
-        except ValueError as error:
-            raise ValueError(f"an action is {wanted} in [-1, 1], shape {shape}, got {action!r:.80}") from error
-        if values.dtype.kind not in "iuf":
-            raise ValueError(f"an action is {wanted} in [-1, 1], shape {shape}, got {action!r:.80}")
-        if values.shape != self.space.shape:
-            raise ValueError(f"an action has shape {shape}, got shape {values.shape}")
-        asked: dict[str, Any] = {}
-        for name, value in zip(self.components, values, strict=True):
+        rate, bits, rank = Request()
+        for name, value in zip(self.components, self._values(action), strict=True):
             # Written so that NaN fails too; the margin is float32 rounding, not leniency.
             if not -1 - 1e-6 <= value <= 1 + 1e-6:
                 raise ValueError(f"action {value} is outside [-1, 1]; clip it (gymnasium.wrappers.ClipAction does)")
             twice = min(max(float(value), -1.0), 1.0) + 1
             if name == "rate":
-                asked[name] = self.max_rate * twice / 2
+                rate = self.max_rate * twice / 2
             elif name == "bits":
-                asked[name] = BITS[min(int(twice / 2 * len(BITS)), len(BITS) - 1)]
+                bits = BITS[min(int(twice / 2 * len(BITS)), len(BITS) - 1)]
             else:
-                asked[name] = round(1 - MAX_RANK_CUT * twice / 2, 3)
-        return Request(**asked)
+                rank = round(1 - MAX_RANK_CUT * twice / 2, 3)
+        return Request(rate, bits, rank)
+
+    def _values(self, action: Any) -> list[float]:
+        shape = (len(self.components),)
+        try:
+            values = np.asarray(action)
+        except ValueError:
+            values = np.empty(0, object)
+        if values.shape == shape and values.dtype.kind in "iuf":
+            listed: list[float] = values.tolist()
+            return listed
+        wanted = "one number" if len(self.components) == 1 else f"{len(self.components)} numbers"
+        if values.dtype.kind in "iuf":
+            raise ValueError(f"an action has shape {shape}, got shape {values.shape}")
+        raise ValueError(f"an action is {wanted} in [-1, 1], shape {shape}, got {action!r:.80}")
 
     def read_rates(self, actions: Any, count: int, which: NDArray[np.int64]) -> NDArray[np.float64]:
         """What those `which` of `count` actions ask for, where actions ask for rates alone."""
@@ -170,16 +174,17 @@ class DiscreteActions:
     def read(self, action: Any) -> Request:
         """What `action` asks for."""
         values = np.asarray(action)
-        if values.shape != () or not np.issubdtype(values.dtype, np.integer):
+        if values.shape != () or values.dtype.kind not in "iu":
             raise ValueError(f"an action is one integer in 0..{len(self.rates) - 1}, got {action!r:.80}")
-        if not 0 <= int(values) < len(self.rates):
-            raise ValueError(f"action {int(values)} is outside 0..{len(self.rates) - 1}")
-        return Request(self.rates[int(values)])
+        index = int(values)
+        if not 0 <= index < len(self.rates):
+            raise ValueError(f"action {index} is outside 0..{len(self.rates) - 1}")
+        return Request(self.rates[index])
 
     def read_rates(self, actions: Any, count: int, which: NDArray[np.int64]) -> NDArray[np.float64]:
         """What those `which` of `count` actions ask for."""
         values = np.asarray(actions)
-        if not np.issubdtype(values.dtype, np.integer) or values.shape != (count,):
+        if values.dtype.kind not in "iu" or values.shape != (count,):
             raise ValueError(f"actions are integers, shape ({count},), got {values.dtype} of shape {values.shape}")
         values = values if len(which) == count else values[which]
         if len(values) and not (values.min() >= 0 and values.max() < len(self.rates)):

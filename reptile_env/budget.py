@@ -117,7 +117,7 @@ class BudgetWall:
         def within(chunk: Sequence[Decision]) -> NDArray[np.bool_]:
             return np.asarray(self._least(levels, group, chunk, passes) <= self.cap)
 
-        if within([asked])[0]:  # as nearly always
+        if self._is_within(levels, group, asked, passes):  # as nearly always
             return asked
         before = (levels[0][group], levels[1][group], levels[2][group])
         counts: Sequence[int] = range(asked.count + 1, self._most(group, before[0], asked) + 1)
@@ -136,6 +136,14 @@ class BudgetWall:
             if fitting.any():
                 return chunk[int(np.argmax(fitting))]
         raise AssertionError("the budget wall was stepped over")
+
+    def _is_within(self, levels: Levels, group: int, asked: Decision, passes: Sequence[int]) -> bool:
+        if self._bits or any(self._ranks):
+            return bool(self._least(levels, group, [asked], passes)[0] <= self.cap)
+        widths = list(levels[0])
+        widths[group] -= asked.count
+        lowest = [self._smallest(i, width, left) for i, (width, left) in enumerate(zip(widths, passes, strict=True))]
+        return bool(self._costs.cost(self._cost, lowest, levels[1], levels[2]) <= self.cap)
 
     def _candidates(self, before: tuple[int, int, float], group: int, asked: Decision, counts: Sequence[int]) -> Iterator[Decision]:
         """Deeper and deeper decisions: `counts` to remove, then the most with lower bits, then a lower rank."""

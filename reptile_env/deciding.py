@@ -8,7 +8,7 @@ from typing import NamedTuple
 from reptile_env.budget import Decision
 from reptile_env.compression.plan import Plan, Request, removal_count
 from reptile_env.episode import Position, Rules, Scene
-from reptile_env.rewards import Reward, Transition
+from reptile_env.rewards import Reward, Transition, utility
 
 
 class Outcome(NamedTuple):
@@ -45,16 +45,20 @@ def decide(scene: Scene, at: Position, requested: Request, carried_out: bool) ->
     if group == 0 and at.round > 0:
         plan = evaluator.next_round(plan)
     width, bits, rank = plan.widths[group], plan.bits[group], plan.ranks[group]
-    asked = Decision(0, bits, rank)
+    count, depth, fraction, bit = 0, bits, rank, False
     if carried_out:
-        lowest_rank = min(rank, requested.rank) if evaluator.rankable[group] else rank
-        count = removal_count(width, requested.rate)
+        count, depth = removal_count(width, requested.rate), min(bits, requested.bits)
+        fraction = min(rank, requested.rank) if evaluator.rankable[group] else rank
         if evaluator.grid is not None:
             count = evaluator.grid.nearest(group, width, count)
-        asked = Decision(count, min(bits, requested.bits), lowest_rank)
-    done = scene.wall.decide(plan.levels, group, at.round, asked) if scene.wall else asked
-    plan = evaluator.cut(plan, group, done.count).replace(group, bits=done.bits, rank=done.rank)
-    return Outcome(plan, done.count / width, done.bits, done.rank, bit=done != asked)
+    if scene.wall is not None:
+        asked = Decision(count, depth, fraction)
+        done = scene.wall.decide(plan.levels, group, at.round, asked)
+        count, depth, fraction, bit = done.count, done.bits, done.rank, done != asked
+    plan = evaluator.cut(plan, group, count)
+    if depth != bits or fraction != rank:
+        plan = plan.replace(group, bits=depth, rank=fraction)
+    return Outcome(plan, count / width, depth, fraction, bit)
 
 
 class Step(NamedTuple):
@@ -84,23 +88,27 @@ def take_step(scene: Scene, rules: Rules, reward: Reward, at: Position, requeste
     last_group = at.group + 1 == len(evaluator.sizes)
     terminated = last_group and at.round + 1 == rules.rounds
     measured = last_group or rules.measure == "step"
-    measurement = evaluator.measure(outcome.plan) if measured else at.measurement
-    transition = Transition(
-        dense=reference.dense,
-        before=at.measurement,
-        after=measurement,
-        utility_before=reference.utility(at.measurement),
-        utility_after=reference.utility(measurement),
-        scale=reference.scale,
-        terminated=terminated,
-    )
+    plan, cost = outcome.plan, reference.cost
+    if measured:
+        measurement = evaluator.measure(plan)
+        costs, quality = measurement.costs, reference.quality(measurement)
+        relative_cost = costs[cost] / reference.dense_cost
+        after = utility(reference.w, quality, relative_cost)
+    else:
+        measurement, quality, after, costs = at.measurement, at.quality, at.utility, evaluator.costs.all(*plan.levels)
+        relative_cost = costs[cost] / reference.dense_cost
+    transition = Transition(reference.dense, at.measurement, measurement, at.utility, after, reference.scale, terminated)
     value = float(reward(transition))
     if not math.isfinite(value):
         raise ValueError(f"the reward of group {evaluator.group_names[at.group]!r} is {value}; it must be finite")
     position = Position(
         scene=at.scene,
-        plan=outcome.plan,
+        plan=plan,
         measurement=measurement,
+        quality=quality,
+        utility=after,
+        costs=costs,
+        relative_cost=relative_cost,
         group=at.group if terminated else (at.group + 1) % len(evaluator.sizes),
         round=at.round + (last_group and not terminated),
         previous_rate=outcome.rate,
@@ -108,3 +116,12 @@ def take_step(scene: Scene, rules: Rules, reward: Reward, at: Position, requeste
         ended=terminated,
     )
     return Step(position, outcome, value, measured)
+
+
+def start(scene: Scene, index: int) -> Position:
+    """Where an episode on a scene, the one of number `index`, starts: the dense network."""
+    reference, plan = scene.reference, scene.evaluator.dense
+    measurement = scene.evaluator.measure(plan)
+    quality, costs = reference.quality(measurement), measurement.costs
+    relative_cost = costs[reference.cost] / reference.dense_cost
+    return Position(index, plan, measurement, quality, utility(reference.w, quality, relative_cost), costs, relative_cost)

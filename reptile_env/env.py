@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from reptile_env import observations, rewards, showing
 from reptile_env.actions import make_actions
 from reptile_env.compression.plan import FLOAT_BITS, Plan, Request
-from reptile_env.deciding import Outcome, take_step
+from reptile_env.deciding import Outcome, start, take_step
 from reptile_env.episode import Position, Rules
 from reptile_env.errors import number
 from reptile_env.evaluation.resources import Resources
@@ -200,8 +200,7 @@ class ReptilePruneEnv(Explorable):
         super().reset(seed=seed)
         if index is None:
             index = int(self.np_random.integers(len(self._scenes))) if len(self._scenes) > 1 else 0
-        evaluator = self._scenes[index].evaluator
-        at = self._position = Position(index, evaluator.dense, evaluator.measure(evaluator.dense))
+        at = self._position = start(self._scenes[index], index)
         self._history = [(1.0, 1.0)]
         if self.render_mode == "human":
             self.render()
@@ -214,12 +213,13 @@ class ReptilePruneEnv(Explorable):
         if at.ended:
             raise ResetNeeded("the episode has ended; call reset() before step()")
         requested = self._actions.read(action)
-        generator = self.np_random.bit_generator.state
+        generator = None if self._probability >= 1 else self.np_random.bit_generator.state
         try:
             outcome = self._carry_out(at, requested)
         except BaseException:
             # A metric or reward that fails, or an interrupt, leaves the episode where it was.
-            self.np_random.bit_generator.state = generator
+            if generator is not None:
+                self.np_random.bit_generator.state = generator
             raise
         if self.render_mode == "human":
             self.render()
@@ -231,8 +231,8 @@ class ReptilePruneEnv(Explorable):
         after = take_step(scene, rules, self._reward, at, requested, carried_out)
         self._position = now = after.position
         if after.measured:
-            self._remember(now.plan, now.measurement)
-            self._history.append((scene.reference.quality(now.measurement), scene.relative_cost(now.plan)))
+            self._remember(now)
+            self._history.append((now.quality, now.relative_cost))
         name = scene.evaluator.group_names[at.group]
         info = showing.info(scene, rules, now, name, requested, after.outcome, measured=after.measured)
         if now.ended:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,20 +68,18 @@ class Scene:
     wall: BudgetWall | None
     best_known: float
 
-    def relative_cost(self, plan: Plan) -> float:
-        """Cost of a plan relative to dense."""
-        cost = self.reference.cost
-        return float(self.evaluator.costs.cost(cost, *plan.levels)) / self.reference.dense.cost(cost)
 
-
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """Everything of an episode that changes with a step.
 
     Attributes:
         scene: number of the task.
         plan: the current plan.
         measurement: the last measurement.
+        quality: its metric relative to dense, higher is better.
+        utility: its utility.
+        costs: of the plan, by name; not to be written to.
+        relative_cost: of the plan, relative to dense.
         group: index of the group to decide on next.
         round: number of the round, from 0.
         previous_rate: rate carried out by the last decision.
@@ -92,6 +90,10 @@ class Position:
     scene: int
     plan: Plan
     measurement: Measurement
+    quality: float
+    utility: float
+    costs: dict[str, Any]
+    relative_cost: float
     group: int = 0
     round: int = 0
     previous_rate: float = 0.0

@@ -30,7 +30,7 @@ class Explorable(gym.Env[NDArray[np.float32], Any]):
         self._rules, self._scenes = rules, scenes
         self._position: Position | None = None
         self._history: list[tuple[float, float]] = []
-        self._best: dict[str, tuple[Plan, Measurement]] = {}
+        self._best: dict[str, Position] = {}
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -67,7 +67,8 @@ class Explorable(gym.Env[NDArray[np.float32], Any]):
         name = self.evaluator.name
         if name not in self._best:
             raise ValueError("no plan within the budget was measured yet; finish an episode first")
-        return self._best[name]
+        best = self._best[name]
+        return best.plan, best.measurement
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -121,10 +122,11 @@ class Explorable(gym.Env[NDArray[np.float32], Any]):
     def _observe(self) -> NDArray[np.float32]:
         """What is observed where the episode stands."""
 
-    def _remember(self, plan: Plan, measurement: Measurement) -> None:
-        reference, rules = self.reference, self._rules
-        if rules.budget is not None and measurement.cost(rules.cost) > rules.budget * reference.dense.cost(rules.cost):
+    def _remember(self, at: Position) -> None:
+        """Keep where the plan of the highest utility was measured."""
+        scene, budget = self._scene, self._rules.budget
+        if budget is not None and at.measurement.cost(self._rules.cost) > budget * scene.reference.dense_cost:
             return
-        name = self.evaluator.name
-        if name not in self._best or reference.utility(measurement) > reference.utility(self._best[name][1]):
-            self._best[name] = (plan, measurement)
+        best = self._best.get(scene.evaluator.name)
+        if best is None or at.utility > best.utility:
+            self._best[scene.evaluator.name] = at

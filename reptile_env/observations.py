@@ -49,16 +49,17 @@ def network(view: View) -> NDArray[np.float32]:
     Length ``2 * groups + 4``. Where bits are decided on, bits / 32 of every group follow, and then, where ranks are, the rank
     of every group: ``groups`` more for each.
     """
-    groups = len(view.evaluator.sizes)
-    out = np.zeros(_network_length(groups, view.components), dtype=np.float32)
-    out[:groups] = 1 - np.array(view.plan.widths) / np.array(view.evaluator.sizes)
-    out[groups + view.group] = 1
-    out[2 * groups : 2 * groups + 4] = view.quality, view.relative_cost, view.progress, view.budget_left
-    further = [np.array(view.plan.bits) / FLOAT_BITS] * ("bits" in view.components)
-    further += [np.array(view.plan.ranks)] * ("rank" in view.components)
-    if further:
-        out[2 * groups + 4 :] = np.concatenate(further)
-    return np.clip(out, 0, 1, out=out)
+    sizes, plan = view.evaluator.sizes, view.plan
+    values = [1 - width / size for width, size in zip(plan.widths, sizes, strict=True)]
+    current = [0.0] * len(sizes)
+    current[view.group] = 1.0
+    values += current
+    values += (view.quality, view.relative_cost, view.progress, view.budget_left)
+    if "bits" in view.components:
+        values += [bits / FLOAT_BITS for bits in plan.bits]
+    if "rank" in view.components:
+        values += plan.ranks
+    return _observed(values)
 
 
 # What observation "group" holds after the one-hot of the kind of the current group, in this order.
@@ -123,7 +124,12 @@ def group(view: View) -> NDArray[np.float32]:
         values.append(view.plan.bits[index] / FLOAT_BITS)
     if "rank" in view.components:
         values += [view.plan.ranks[index], float(view.evaluator.rankable[index])]
-    return np.clip(np.array(kind + values, dtype=np.float32), 0, 1)
+    return _observed(kind + values)
+
+
+def _observed(values: list[float]) -> NDArray[np.float32]:
+    # Lists are quicker than numpy where numbers are few.
+    return np.array([value if 0 <= value <= 1 else min(max(value, 0.0), 1.0) for value in values], dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from reptile_env.errors import unknown
 from reptile_env.evaluation.measurement import Measurement
@@ -26,8 +26,7 @@ def utility(w: float, quality: float, relative_cost: float) -> float:
     return w * quality + (1 - w) * (1 - relative_cost)
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """What a reward sees of one decision.
 
     Attributes:

@@ -15,12 +15,12 @@ from reptile_env.rendering import Frame
 def view(scene: Scene, rules: Rules, at: Position) -> View:
     """What observations are made of."""
     groups = len(scene.evaluator.sizes)
-    cost = scene.relative_cost(at.plan)
+    cost = at.relative_cost
     return View(
         evaluator=scene.evaluator,
         plan=at.plan,
         group=at.group,
-        quality=scene.reference.quality(at.measurement),
+        quality=at.quality,
         relative_cost=cost,
         progress=1.0 if at.ended else (at.round * groups + at.group) / (rules.rounds * groups),
         budget_left=max(cost - rules.budget, 0.0) if rules.budget is not None else 0.0,
@@ -33,7 +33,8 @@ def info(
     scene: Scene, rules: Rules, at: Position, group: str, requested: Request, outcome: Outcome, *, measured: bool
 ) -> dict[str, Any]:
     """The info of a step that led to `at`, JSON-able."""
-    data = {
+    measurement = at.measurement
+    data: dict[str, Any] = {
         "task": scene.evaluator.name,
         "group": group,
         "rate_requested": requested.rate,
@@ -46,16 +47,12 @@ def info(
             "rank_requested": requested.rank,
             "rank": outcome.rank,
         }
-    return data | {
-        "measured": measured,
-        "budget_bit": outcome.bit,
-        "metric": at.measurement.metric,
-        "loss": at.measurement.loss,
-        **scene.evaluator.costs.all(*at.plan.levels),
-        "utility": scene.reference.utility(at.measurement),
-        "plan": at.plan.to_dict(),
-        "seconds": at.measurement.seconds if measured else 0.0,
-    }
+    data["measured"], data["budget_bit"] = measured, outcome.bit
+    data["metric"], data["loss"] = measurement.metric, measurement.loss
+    data.update(at.costs)
+    data["utility"], data["plan"] = at.utility, at.plan.to_dict()
+    data["seconds"] = measurement.seconds if measured else 0.0
+    return data
 
 
 def frame(scene: Scene, rules: Rules, at: Position, history: tuple[tuple[float, float], ...]) -> Frame:
@@ -70,7 +67,7 @@ def frame(scene: Scene, rules: Rules, at: Position, history: tuple[tuple[float, 
         metric=at.measurement.metric,
         dense_metric=scene.reference.dense.metric,
         cost_name=rules.cost,
-        relative_cost=scene.relative_cost(at.plan),
+        relative_cost=at.relative_cost,
         budget=rules.budget,
         total=at.total,
         history=history,

@@ -153,23 +153,36 @@ def test_an_ended_episode_is_not_stepped_where_nothing_starts_it_anew() -> None:
         envs.step(envs.action_space.sample())
 
 
-def test_what_was_returned_stays_as_it_is() -> None:
-    envs = make(rounds=2, prune_probability=0.5)
-    returned = [envs.reset(seed=0), envs.step(envs.action_space.sample())]
-    before = copy.deepcopy(returned)
-    for _ in range(9):
-        envs.step(envs.action_space.sample())
-    envs.reset(options={"reset_mask": np.arange(COUNT) < 3})
-    for one, other in zip(returned, before, strict=True):
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+@pytest.mark.parametrize("kind", ["plain", "rounds", "chance"])
+def test_what_was_returned_stays_as_it_is(mode: AutoresetMode, kind: str) -> None:
+    envs = make(autoreset_mode=mode, **KINDS[kind])
+    envs.reset(seed=0)
+    returned, copies = [], []
+    for step in range(24):
+        mask = np.arange(COUNT) % 3 == step % 5
+        results = (
+            envs.reset(options={"reset_mask": mask}) if step % 4 == 3 and mask.any() else envs.step(envs.action_space.sample())
+        )
+        returned.append(results)
+        copies.append(copy.deepcopy(results))
+    for one, other in zip(returned, copies, strict=True):
         assert_same(one, other)
-    # ... and what a user does to it does no harm.
+
+
+def test_what_was_returned_can_be_written_to() -> None:
+    envs = make(observation="group", rounds=2, measure="round")
+    envs.reset(seed=0)
     twin = copy.deepcopy(envs)
-    actions = envs.action_space.sample()
-    for array in [values for values in envs.step(actions)[-1].values() if values.dtype != object]:
-        array[...] = 1
-    twin.step(actions)
-    actions = envs.action_space.sample()
-    assert_same(envs.step(actions), twin.step(actions))
+    for step in range(8):
+        actions = envs.action_space.sample()
+        ours = envs.step(actions)
+        assert_same(ours, twin.step(actions), f"step {step}")
+        for array in [*ours[:4], *(values for name, values in ours[-1].items() if not name.startswith("_"))]:
+            array[...] = 1
+        mask = np.arange(COUNT) == step
+        if mask.any():
+            assert_same(envs.reset(options={"reset_mask": mask})[0], twin.reset(options={"reset_mask": mask})[0])
 
 
 @pytest.mark.parametrize("how", ["pickle", "deepcopy"])

@@ -82,7 +82,12 @@ class CostModel:
 
     def all(self, widths: Sequence[int], bits: Sequence[int] | None = None, ranks: Sequence[float] | None = None) -> dict[str, Any]:
         """Every cost of one plan, by name."""
-        costs: dict[str, Any] = {name: int(self.cost(name, widths, bits, ranks)) for name in self.weights}
+        if self.owner is None or (_plain(bits, FLOAT_BITS) and _plain(ranks, 1)):
+            numel = self.numel(widths)
+            counted = {name: int(numel @ weights) for name, weights in self.weights.items()}
+            costs: dict[str, Any] = {name: count + (self.uncounted if name == "macs" else 0) for name, count in counted.items()}
+        else:
+            costs = {name: int(self.cost(name, widths, bits, ranks)) for name in self.weights}
         if self.latency is not None:
             costs["latency"] = float(self.cost("latency", widths, bits, ranks))
         return costs
@@ -102,7 +107,10 @@ class CostModel:
         return np.asarray(self._by_tensor(name, widths, numel, bits, ranks).sum(axis=-1) + uncounted)
 
     def _sizes(self, widths: ArrayLike) -> NDArray[np.int64]:
-        return np.asarray(self.fixed + np.tensordot(np.asarray(widths, dtype=np.int64), self.per_channel, axes=(-1, -1)))
+        counts = np.asarray(widths, dtype=np.int64)
+        if counts.ndim == 1:  # as nearly always
+            return np.asarray(self.fixed + self.per_channel @ counts)
+        return np.asarray(self.fixed + np.tensordot(counts, self.per_channel, axes=(-1, -1)))
 
     def _by_tensor(
         self, name: str, widths: ArrayLike, numel: NDArray[np.int64], bits: ArrayLike | None, ranks: ArrayLike | None
@@ -201,6 +209,8 @@ def packed_bytes(count: Any, bits: Any) -> Any:
 
 
 def _plain(levels: ArrayLike | None, default: float) -> bool:
+    if isinstance(levels, tuple):  # of one plan
+        return levels.count(default) == len(levels)
     return levels is None or bool((np.asarray(levels) == default).all())
 
 

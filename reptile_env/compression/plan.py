@@ -45,9 +45,10 @@ class Plan:
         ValueError: a group keeps nothing, its indices are not ascending non-negative integers, or bits or a rank out of range.
     """
 
-    __slots__ = ("_hash", "bits", "keep", "names", "parent", "ranks")
+    __slots__ = ("_hash", "_widths", "bits", "keep", "names", "parent", "ranks")
 
-    _hash: int
+    _hash: int  # as the widths, worked out when it is first asked for
+    _widths: tuple[int, ...]
     names: tuple[str, ...]
     keep: tuple[Kept, ...]
     bits: tuple[int, ...]
@@ -73,12 +74,15 @@ class Plan:
         fractions = tuple(check_rank(rank, f"group {name!r}") for name, rank in zip(names, fractions, strict=True))
         if parent is not None and (not isinstance(parent, Plan) or parent.names != tuple(names)):
             raise ValueError("parent must be a plan of the same groups")
-        object.__setattr__(self, "names", tuple(names))
-        object.__setattr__(self, "keep", kept)
-        object.__setattr__(self, "bits", widths)
-        object.__setattr__(self, "ranks", fractions)
-        object.__setattr__(self, "parent", parent)
-        object.__setattr__(self, "_hash", hash((self.names, kept, widths, self.ranks, parent)))
+        self._fill(tuple(names), kept, widths, fractions, parent)
+
+    def _fill(self, names: tuple[str, ...], keep: tuple[Kept, ...], bits: Any, ranks: Any, parent: Plan | None) -> None:
+        fill = object.__setattr__
+        fill(self, "names", names)
+        fill(self, "keep", keep)
+        fill(self, "bits", bits)
+        fill(self, "ranks", ranks)
+        fill(self, "parent", parent)
 
     @classmethod
     def dense(cls, names: Sequence[str], sizes: Sequence[int]) -> Plan:
@@ -88,7 +92,11 @@ class Plan:
     @property
     def widths(self) -> tuple[int, ...]:
         """Kept channels (or weights) of each group."""
-        return tuple(kept if isinstance(kept, int) else len(kept) for kept in self.keep)
+        try:
+            return self._widths
+        except AttributeError:
+            object.__setattr__(self, "_widths", tuple([kept if isinstance(kept, int) else len(kept) for kept in self.keep]))
+            return self._widths
 
     @property
     def levels(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
@@ -99,10 +107,22 @@ class Plan:
         self, index: int, channels: Sequence[int] | int | None = None, bits: int | None = None, rank: float | None = None
     ) -> Plan:
         """A copy in which the group at `index` keeps `channels`, has `bits` or `rank` instead; None leaves each as it is."""
-        keep = self.keep if channels is None else _put(self.keep, index, channels)
-        widths = self.bits if bits is None else _put(self.bits, index, bits)
-        fractions = self.ranks if rank is None else _put(self.ranks, index, rank)
-        return Plan(self.names, keep, widths, fractions, self.parent)
+        name = self.names[index]
+        where = f"group {name!r}"
+        keep = self.keep[index] if channels is None else _checked_keep(name, channels)
+        depth = self.bits[index] if bits is None else check_bits(bits, where)
+        return self.with_group(index, keep, depth, self.ranks[index] if rank is None else check_rank(rank, where))
+
+    def with_group(self, index: int, keep: Kept, bits: int, rank: float) -> Plan:
+        """As `replace`, for what is known to be right: nothing is checked."""
+        plan: Plan = object.__new__(Plan)
+        widths, ranks = self.bits, self.ranks
+        if widths[index] != bits:
+            widths = _put(widths, index, bits)
+        if ranks[index] != rank:
+            ranks = _put(ranks, index, rank)
+        plan._fill(self.names, _put(self.keep, index, keep), widths, ranks, self.parent)
+        return plan
 
     def trained(self) -> Plan:
         """The plan of a next round that starts from the network trained after this one."""
@@ -151,10 +171,16 @@ class Plan:
         return Plan, (self.names, self.keep, self.bits, self.ranks, self.parent)
 
     def __hash__(self) -> int:
-        return self._hash
+        try:
+            return self._hash
+        except AttributeError:
+            object.__setattr__(self, "_hash", hash((self.names, self.keep, self.bits, self.ranks, self.parent)))
+            return self._hash
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Plan) or self._hash != other._hash:
+        if self is other:
+            return True
+        if not isinstance(other, Plan) or hash(self) != hash(other):
             return False
         return (self.keep, self.names, self.bits, self.ranks, self.parent) == (
             other.keep,
@@ -196,7 +222,9 @@ def check_rank(rank: Any, where: str) -> float:
 
 
 def _put(values: tuple[Any, ...], index: int, value: Any) -> tuple[Any, ...]:
-    return (*values[:index], value, *values[index + 1 :])
+    changed = list(values)
+    changed[index] = value
+    return tuple(changed)
 
 
 def _checked_keep(name: str, keep: Sequence[int] | int) -> Kept:

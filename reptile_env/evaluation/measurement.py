@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,12 @@ class Measurement:
     train_loss: float | None = None
     latency: float | None = None
     seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def costs(self) -> dict[str, Any]:
+        """Every cost by name, as a cost model's ``all`` gives them."""
+        costs: dict[str, Any] = {"params": self.params, "macs": self.macs, "bytes": self.bytes}
+        return costs if self.latency is None else costs | {"latency": self.latency}
 
     def cost(self, name: str) -> float:
         """One cost by name: ``params``, ``macs``, ``bytes`` or ``latency``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,11 @@ class Reference:
     scale: float
     higher_is_better: bool
 
+    @functools.cached_property
+    def dense_cost(self) -> float:
+        """The cost of the dense network."""
+        return self.dense.cost(self.cost)
+
     @property
     def uniform_rate(self) -> float:
         """The rate of the best uniform setting."""
@@ -51,7 +57,7 @@ class Reference:
 
     def utility(self, measurement: Measurement) -> float:
         """Utility of a measurement; ``w`` for the dense network."""
-        return utility(self.w, self.quality(measurement), measurement.cost(self.cost) / self.dense.cost(self.cost))
+        return utility(self.w, self.quality(measurement), measurement.cost(self.cost) / self.dense_cost)
 
     def return_of(self, measurement: Measurement) -> float:
         """Utility above dense, scaled: 0 for the dense network, 1 for the best uniform setting."""

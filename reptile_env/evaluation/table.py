@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,7 +130,7 @@ class TableEvaluator:
         self.name, self.w, self.metric_name, self.higher_is_better = head.task, head.w, head.metric_name, head.higher_is_better
         self.group_names, self.sizes, self.rankable, self.features = self.grid.names, self.grid.sizes, head.rankable, head.features
         self.costs, self.chosen = head.costs, head.chosen
-        self.dense = Plan.dense(self.grid.names, self.grid.sizes)
+        self.dense = self.grid.plan_of(self.sizes)
         self._ranks = [{channel: rank for rank, channel in enumerate(order)} for order in self.grid.orders]
         self._further = {each.widths: each.values for each in head.further}
 
@@ -140,8 +140,9 @@ class TableEvaluator:
             return plan
         keep = plan.keep[group]
         assert not isinstance(keep, int)
-        if keep == self.grid.kept(group, len(keep)):
-            return plan.replace(group, self.grid.kept(group, len(keep) - count))
+        best = self.grid.kept(group, len(keep))
+        if keep is best or keep == best:
+            return plan.with_group(group, self.grid.kept(group, len(keep) - count), plan.bits[group], plan.ranks[group])
         rank = self._ranks[group]
         return plan.replace(group, sorted(sorted(keep, key=rank.__getitem__)[count:]))
 
@@ -168,7 +169,7 @@ class TableEvaluator:
         """What the plan of a row measured on the validation split."""
         if not 0 <= row < self.grid.rows:
             raise IndexError(f"row {row} is outside 0 to {self.grid.rows - 1}")
-        return self._of_row(row, "metric", "loss")
+        return self._of_row(row, self.grid.widths_of(row).tolist(), "metric", "loss")
 
     def sensitivity(self) -> tuple[float, ...]:
         """For each group the rise of the calibration loss when the group alone is halved."""
@@ -177,25 +178,30 @@ class TableEvaluator:
     def _look_up(self, plan: Plan, metric: str, loss: str) -> Measurement:
         row = self.grid.find(plan)
         if row is not None:
-            return self._of_row(row, metric, loss)
+            return self._of_row(row, plan.widths, metric, loss)
         further = self._further.get(plan.widths)
         if further is None:
             raise ValueError(self.grid.missing(plan))
-        return self._made(further, self.costs.all(plan.widths), plan.widths, metric, loss)
+        return self._beside(further, plan.widths, metric, loss)
 
-    def _of_row(self, row: int, metric: str, loss: str) -> Measurement:
-        values = {name: column.item(row) for name, column in self.columns.items()}
-        return self._made(values, values, self.grid.widths_of(row).tolist(), metric, loss)
-
-    def _made(self, values: Mapping[str, float], costs: Mapping[str, Any], widths: Any, metric: str, loss: str) -> Measurement:
+    def _of_row(self, row: int, widths: Sequence[int], metric: str, loss: str) -> Measurement:
+        columns = self.columns
+        params, macs, size = (columns[name].item(row) for name in COST_COLUMNS)
+        train_loss = columns["train_loss"].item(row) if self.settings.train_loss else None
+        sparsity, seconds = self._sparsity(widths), columns["seconds"].item(row)
         return Measurement(
-            values[metric],
-            values[loss],
-            **{name: costs[name] for name in COST_COLUMNS},
-            sparsity=tuple(1 - width / size for width, size in zip(widths, self.sizes, strict=True)),
-            train_loss=values["train_loss"] if self.settings.train_loss else None,
-            seconds=values["seconds"],
+            columns[metric].item(row), columns[loss].item(row), params, macs, size, sparsity, train_loss, seconds=seconds
         )
+
+    def _beside(self, values: Mapping[str, float], widths: Sequence[int], metric: str, loss: str) -> Measurement:
+        train_loss = values["train_loss"] if self.settings.train_loss else None
+        costs, sparsity = self.costs.all(widths), self._sparsity(widths)
+        return Measurement(
+            values[metric], values[loss], **costs, sparsity=sparsity, train_loss=train_loss, seconds=values["seconds"]
+        )
+
+    def _sparsity(self, widths: Sequence[int]) -> tuple[float, ...]:
+        return tuple([1 - width / size for width, size in zip(widths, self.sizes, strict=True)])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TableEvaluator:
         return self
