@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -130,7 +131,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form: ``{group: {"keep": (channel, ...) or count, "bits": 8, "rank": 0.5}}``; defaults are left out."""
-        data: dict[str, Any] = {}
+        data = _PlainPlan()
         for name, kept, bits, rank in zip(self.names, self.keep, self.bits, self.ranks, strict=True):
             data[name] = {"keep": kept}
             if bits != FLOAT_BITS:
@@ -196,6 +197,28 @@ class Plan:
             extra = (f"@{bits}bit" if bits != FLOAT_BITS else "") + (f"/rank {rank:g}" if rank != 1 else "")
             parts.append(f"{name}={width}{extra}")
         return "Plan(" + ", ".join(parts) + ")"
+
+
+class _PlainPlan(dict[str, Any]):
+    """What `Plan.to_dict` gives: a dict whose deep copies share the tuples of channels.
+
+    ``info`` holds one, and Stable-Baselines3 copies every info: channel by channel, that would take longer than the step.
+    """
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _PlainPlan:
+        return _PlainPlan((name, _copied(entry, memo)) for name, entry in self.items())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+def _copied(entry: Any, memo: dict[int, Any]) -> Any:
+    if type(entry) is dict and type(entry.get("keep")) is tuple:
+        rest = {name: copy.deepcopy(value, memo) for name, value in entry.items() if name != "keep"}
+        return {"keep": entry["keep"]} | rest
+    return copy.deepcopy(entry, memo)
 
 
 def removal_count(width: int, rate: float) -> int:
