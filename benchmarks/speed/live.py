@@ -132,8 +132,8 @@ def _rows(part: str, sides: Sides, goals: tuple[Goal, Goal]) -> Iterator[Row]:
 
 def _by_group(sides: Sides) -> str:
     groups = len(sides.env.groups)
-    shares = [sum(sides.seconds[OURS][i::groups]) / sum(sides.seconds[FLOOR][i::groups]) for i in range(groups)]
-    return " ".join(f"{share:.2f}" for share in shares)
+    ours, floor = sides.seconds[OURS], sides.seconds[FLOOR]
+    return " ".join(f"{ratio(ours[i::groups], floor[i::groups]).value:.2f}" for i in range(groups))
 
 
 def _unsampled(part: str, sides: Sides, crawl: Crawl) -> Row:
