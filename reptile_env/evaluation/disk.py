@@ -100,11 +100,9 @@ def _key(plan: Plan) -> bytes:
 
 def conditions(task: Task, settings: Settings, threads: int) -> str:
     """A hash of everything that a measurement depends on beside the plan."""
-    from reptile_env import __version__
-
     known = {f.name: getattr(settings, f.name) for f in fields(settings)}
     hasher = hashlib.sha256()
-    versions = [FORMAT, __version__, torch.__version__, np.__version__, platform.machine(), _processor(), threads]
+    versions = [FORMAT, _own_version(), torch.__version__, np.__version__, platform.machine(), _processor(), threads]
     hasher.update(json.dumps([versions, repr(sorted(known.items()))]).encode())
     hasher.update(repr(task.model).encode())
     for kind in sorted({type(m) for m in task.model.modules()}, key=lambda k: f"{k.__module__}.{k.__qualname__}"):
@@ -169,6 +167,14 @@ def _told(value: Any, what: str, mend: str) -> str:
     if callable(value):
         return _source(value, what)
     raise ValueError(f"disk_cache: the {what} depends on a {type(value).__name__}, which can't be told from another; {mend}")
+
+
+def _own_version() -> str:
+    """A hash of the package's code: another version may measure otherwise."""
+    hasher = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        hasher.update(path.read_bytes())
+    return hasher.hexdigest()
 
 
 def _processor() -> str:
