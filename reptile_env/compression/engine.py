@@ -18,7 +18,7 @@ from reptile_env.compression.moments import Moments
 from reptile_env.compression.plan import FLOAT_BITS, Plan
 from reptile_env.compression.prefix import Prefixes
 from reptile_env.compression.recovery import Targets, Workbench
-from reptile_env.tasks.splits import Split, call, map_inputs
+from reptile_env.tasks.splits import Inputs, Split, call, map_inputs
 from reptile_env.tasks.task import BATCH_SIZE, Task, concatenate
 
 WEIGHT_BYTES = 2**27  # of cut and refitted weights that are remembered
@@ -86,6 +86,7 @@ class Engine:
         self._swapped: dict[str, nn.Module] = {}
         self._fitted: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
         self._arranged = Split(map_inputs(self.running.arranged, calibration.inputs), calibration.targets)
+        self._batches: dict[str, list[Inputs]] = {}  # of each split, in the memory format in which the network runs
         self._maps = prune.IndexMaps(structure)
         self._layers = {c.layer: structure.model.get_submodule(c.layer) for c in self._consumers}
         self.weights: Bounded[Any, dict[str, Tensor]] = Bounded(WEIGHT_BYTES, lambda _, d: 400 + sum(t.nbytes for t in d.values()))
@@ -148,7 +149,10 @@ class Engine:
             data: name of the split, by which what the beginning of the network makes of it is remembered.
             split: the data.
         """
-        model, batches = self.build(plan), self.running.batches(split)
+        model = self.build(plan)
+        if data not in self._batches:
+            self._batches[data] = self.running.batches(split)
+        batches = self._batches[data]
         with torch.inference_mode():
             if self.prefixes is None:
                 return concatenate([call(model, inputs) for inputs in batches])

@@ -108,6 +108,8 @@ class Plan:
         self, index: int, channels: Sequence[int] | int | None = None, bits: int | None = None, rank: float | None = None
     ) -> Plan:
         """A copy in which the group at `index` keeps `channels`, has `bits` or `rank` instead; None leaves each as it is."""
+        if not 0 <= index < len(self.names):
+            raise ValueError(f"the plan has no group number {index}; its {len(self.names)} groups are numbered from 0")
         name = self.names[index]
         where = f"group {name!r}"
         keep = self.keep[index] if channels is None else _checked_keep(name, channels)

@@ -148,7 +148,8 @@ class Grid:
             ValueError: the plan is not one of this network's, or keeps other than its most important channels.
         """
         if not isinstance(plan, Plan):
-            raise TypeError(f"a reptile_env.Plan is needed, got {type(plan).__name__}; Plan.from_dict reads its JSON form")
+            kind = "dict" if isinstance(plan, dict) else type(plan).__name__  # also where it is the one from info
+            raise TypeError(f"a reptile_env.Plan is needed, got {kind}; Plan.from_dict reads its JSON form")
         if plan.names != self.names:
             raise ValueError(f"the plan's groups {list(plan.names)} are not those of the table: {list(self.names)}")
         if plan.parent is not None or plan.bits != self._float or plan.ranks != self._whole:

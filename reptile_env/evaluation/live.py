@@ -145,11 +145,12 @@ class LiveEvaluator:
         """
         if not isinstance(plan, Plan):
             self.check_plan(plan)
-        with self._working():
+        with self._lock:
             known = self._memo.get(plan)
             if known is None:
                 self.check_plan(plan)
-                known = self._memo.put(plan, self._known_on_disk(plan))
+                with self._working():
+                    known = self._memo.put(plan, self._known_on_disk(plan))
         return known
 
     def test(self, plan: Plan) -> Measurement:
@@ -184,7 +185,8 @@ class LiveEvaluator:
     def check_plan(self, plan: Plan) -> None:
         """Refuse a plan that is not one of this network's."""
         if not isinstance(plan, Plan):
-            raise TypeError(f"a reptile_env.Plan is needed, got {type(plan).__name__}; Plan.from_dict reads its JSON form")
+            kind = "dict" if isinstance(plan, dict) else type(plan).__name__  # also where it is the one from info
+            raise TypeError(f"a reptile_env.Plan is needed, got {kind}; Plan.from_dict reads its JSON form")
         if plan.names != self.group_names:
             raise ValueError(f"the plan's groups {list(plan.names)} are not those of task {self.name!r}: {list(self.group_names)}")
         if not self.lists and any(rank < 1 for rank in plan.ranks):

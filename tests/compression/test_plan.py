@@ -75,3 +75,9 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
 def test_bad_json_is_refused(data: object) -> None:
     with pytest.raises(ValueError, match="plan"):
         Plan.from_dict(data)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_a_group_that_is_not_there_can_not_be_replaced(index: int) -> None:
+    with pytest.raises(ValueError, match=f"no group number {index}"):
+        Plan(["a", "b"], [[0, 1], [0, 1]]).replace(index, [0])
