@@ -17,7 +17,7 @@ import torch_pruning
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reptile_env.compression import consumers, hooks, moments, prune, recovery, shrinkage
+from reptile_env.compression import consumers, hooks, moments, prune, reconstruct, shrinkage
 from reptile_env.compression.consumers import Consumer
 from reptile_env.compression.groups import Structure, tensors_of
 from reptile_env.compression.plan import Plan
@@ -66,7 +66,7 @@ class Straightforward:
         self._calibration = task.train[torch.from_numpy(spread)]
         second = moments.collect(task.model, self._consumers, self._calibration, max(BATCH_SIZES))
         self._prior = {consumer: cached.dense[0] for consumer, cached in second.items()}
-        self._targets = recovery.collect_targets(task.model, self._consumers, second, self._calibration)
+        self._targets = reconstruct.collect_targets(task.model, self._consumers, second, self._calibration)
         self._seen: dict[Consumer, tuple[Tensor, Tensor]] = {} if self._sequential and sampled else self._observe()
         self.batch_size, self._batches = self._fastest_batches()
 

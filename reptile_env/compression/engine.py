@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reptile_env.compression import consumers, finetune, low_rank, moments, prune, quantize, recovery, running
+from reptile_env.compression import consumers, finetune, low_rank, moments, prune, quantize, reconstruct, recovery, running
 from reptile_env.compression.bounded import Bounded
 from reptile_env.compression.granularity import Pruner, make_pruner
 from reptile_env.compression.groups import Structure, tensors_of
@@ -17,7 +17,7 @@ from reptile_env.compression.importance import Scorer
 from reptile_env.compression.moments import Moments
 from reptile_env.compression.plan import FLOAT_BITS, Plan
 from reptile_env.compression.prefix import Prefixes
-from reptile_env.compression.recovery import Targets, Workbench
+from reptile_env.compression.workbench import Targets, Workbench
 from reptile_env.tasks.splits import Inputs, Split, call, map_inputs
 from reptile_env.tasks.task import BATCH_SIZE, Task, concatenate
 
@@ -80,7 +80,7 @@ class Engine:
             self.moments()
         self._targets: dict[consumers.Consumer, Targets] = {}
         if "reconstruct-sequential" in wanted:
-            self._targets = recovery.collect_targets(structure.model, self._consumers, self.moments(), calibration)
+            self._targets = reconstruct.collect_targets(structure.model, self._consumers, self.moments(), calibration)
         self._model = self._copy()
         self._replaced: set[str] = set()
         self._swapped: dict[str, nn.Module] = {}

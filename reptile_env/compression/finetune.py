@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.optim import lr_scheduler
 from torch.utils import _pytree as pytree
 
-from reptile_env.compression.recovery import Workbench
+from reptile_env.compression.workbench import Workbench
 from reptile_env.tasks.splits import Split, call, own_generators
 from reptile_env.tasks.task import Task
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reptile_env.compression import consumers, hooks, moments, prune, recovery
+from reptile_env.compression import consumers, hooks, moments, prune, reconstruct, workbench
 from reptile_env.compression.consumers import Consumer
 from reptile_env.compression.cost import factor_rank
 from reptile_env.compression.groups import Structure
@@ -15,7 +15,7 @@ from reptile_env.compression.macs import is_ranked
 from reptile_env.compression.modules import Factored, factored
 from reptile_env.compression.plan import Plan
 from reptile_env.compression.producers import TRANSPOSED
-from reptile_env.compression.recovery import Workbench
+from reptile_env.compression.workbench import Workbench
 from reptile_env.tasks.splits import call
 
 # Two factors of a layer's matrix, ``(features, rank)`` and ``(rank, outputs)``, float64.
@@ -115,7 +115,7 @@ def _ranks(bench: Workbench, plan: Plan) -> dict[Consumer, int]:
 
 def _from_dense(bench: Workbench, plan: Plan, consumer: Consumer, rank: int) -> set[str]:
     """Factor a layer by cached moments of its dense inputs; no data pass."""
-    cached, channels = bench.moments()[consumer], recovery.kept_of(bench, plan, consumer, consumer.into)
+    cached, channels = bench.moments()[consumer], workbench.kept_of(bench, plan, consumer, consumer.into)
     gram = cached.gram[0]
     if channels is not None:
         kept = cached.features(channels)
@@ -139,7 +139,7 @@ def _sequential(bench: Workbench, plan: Plan, ranks: dict[Consumer, int]) -> set
     changed = False
 
     def hook_of(consumer: Consumer) -> Any:
-        channels = recovery.kept_of(bench, plan, consumer, consumer.into)
+        channels = workbench.kept_of(bench, plan, consumer, consumer.into)
         every = torch.arange(bench.state[consumer.weight].shape[consumer.into]) if channels is None else channels
 
         def before(layer: Any, given: Any) -> None:
@@ -148,8 +148,8 @@ def _sequential(bench: Workbench, plan: Plan, ranks: dict[Consumer, int]) -> set
             if consumer not in ranks and not changed:
                 return
             changed = True
-            gram, solution = recovery.refit(bench, consumer, layer, given, every)
-            tensors = recovery.tensors_for(bench, plan, consumer, modules[consumer.layer], *solution)
+            gram, solution = reconstruct.refit(bench, consumer, layer, given, every)
+            tensors = workbench.tensors_for(bench, plan, consumer, modules[consumer.layer], *solution)
             if consumer in ranks:
                 weight = consumers.matrix(consumer, layer, tensors[consumer.weight])[0].double()
                 worth = _worth(bench.model, consumer)

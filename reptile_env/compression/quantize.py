@@ -19,8 +19,8 @@ from reptile_env.compression.modules import INPUT_LEVELS, Factored, Quantized, r
 from reptile_env.compression.padding import Padding
 from reptile_env.compression.plan import FLOAT_BITS, Plan
 from reptile_env.compression.producers import CONVS, TRANSPOSED
-from reptile_env.compression.recovery import Targets, Workbench
 from reptile_env.compression.rounding import Seen
+from reptile_env.compression.workbench import Targets, Workbench
 from reptile_env.tasks.splits import call
 
 # Sampled rows of a layer's inputs from which its weights are rounded.

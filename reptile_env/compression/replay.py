@@ -16,12 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
-from torch.utils import _pytree as pytree
 
+from reptile_env.compression import nested
 from reptile_env.tasks.splits import Inputs, call, map_inputs
-
-_FEW = 2  # examples of a result that nothing reads any more
 
 
 class ReplayError(RuntimeError):
@@ -49,7 +46,7 @@ class Held:
     def storages(self) -> dict[int, int]:
         """Bytes by address of all that is held; shared memory has one address."""
         found = {}
-        for tensor in tensors_in([self.arguments, self.results]):
+        for tensor in nested.tensors_in([self.arguments, self.results]):
             storage = tensor.untyped_storage()
             found[storage.data_ptr()] = storage.nbytes()
         return found
@@ -145,7 +142,7 @@ class Replay:
                 return None
             read = list(ended)
             # Most results are read by nobody behind the boundary: all are spoilt at once, then half of them, and so on.
-            spoilt = self._unread(held, [c for c in ended if _spoilable(held.results[c])])
+            spoilt = self._unread(held, [c for c in ended if nested.spoilable(held.results[c])])
             read = [c for c in ended if c not in spoilt]
             return _Boundary(ended, frozenset(read))
         return None
@@ -154,7 +151,7 @@ class Replay:
         """Those of `candidates` that can be spoilt without a trace, all together."""
         if not candidates:
             return set()
-        results = held.results | {c: _spoil(held.results[c]) for c in candidates}
+        results = held.results | {c: nested.spoil(held.results[c]) for c in candidates}
         if self._same(Held(held.boundary, held.arguments, results)):
             return set(candidates)
         if len(candidates) == 1:
@@ -162,7 +159,7 @@ class Replay:
         half = len(candidates) // 2
         first, second = self._unread(held, candidates[:half]), self._unread(held, candidates[half:])
         both = sorted(first | second)
-        results = held.results | {c: _spoil(held.results[c]) for c in both}
+        results = held.results | {c: nested.spoil(held.results[c]) for c in both}
         return set(both) if self._same(Held(held.boundary, held.arguments, results)) else set()
 
     def _same(self, held: Held) -> bool:
@@ -170,7 +167,7 @@ class Replay:
             outputs = _Run(self._calls, held, {}).run(self._model, self._inputs)[0]
         except (RuntimeError, ValueError, IndexError, TypeError):
             return False
-        return _equal(outputs, self._outputs)
+        return nested.equal(outputs, self._outputs)
 
     def _watch(self) -> Any:
         """Run the examples once and write down every call."""
@@ -178,7 +175,7 @@ class Replay:
         seen: list[tuple[tuple[bool, int], list[Tensor], list[Tensor]]] = []
 
         def watch(what: tuple[bool, int], value: Any) -> None:
-            tensors = tensors_in(value)
+            tensors = nested.tensors_in(value)
             seen.append((what, tensors, [t.clone() for t in tensors]))
 
         def around(path: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -201,7 +198,9 @@ class Replay:
 
         with _wrapped(self._model, None, around):
             outputs = call(self._model, map_inputs(Tensor.clone, self._inputs))
-        calls.altered = {what for what, now, before in seen if any(not _unaltered(a, b) for a, b in zip(now, before, strict=True))}
+        calls.altered = {
+            what for what, now, before in seen if any(not nested.unaltered(a, b) for a, b in zip(now, before, strict=True))
+        }
         return outputs
 
 
@@ -267,11 +266,11 @@ class _Run:
 
     def _fresh(self, result: bool, number: int, value: Any) -> Any:
         """The value, or a copy where the network writes it in place afterwards."""
-        return _map(Tensor.clone, value) if (result, number) in self._calls.altered else value
+        return nested.each_tensor(Tensor.clone, value) if (result, number) in self._calls.altered else value
 
     def _held(self, number: int, boundary: _Boundary) -> Held:
         results = {c: self._back[c] if c in self._back else self._caught[c] for c in boundary.ended}
-        kept = {c: value if c in boundary.read else _map(_few, value) for c, value in results.items()}
+        kept = {c: value if c in boundary.read else nested.each_tensor(nested.few, value) for c, value in results.items()}
         return Held(number, self._arguments[number], kept)
 
 
@@ -298,40 +297,3 @@ def _ancestors(calls: _Calls, number: int) -> Iterator[int]:
     while number >= 0:
         number = calls.parents[number]
         yield number
-
-
-def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    def leaf(item: Any) -> Any:
-        if isinstance(item, PackedSequence):
-            return item._replace(data=function(item.data)) if function is not _few else item
-        return function(item) if isinstance(item, Tensor) else item
-
-    return pytree.tree_map(leaf, value)
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """All tensors of a structure of tuples, lists and dicts."""
-    leaves = [item.data if isinstance(item, PackedSequence) else item for item in pytree.tree_leaves(value)]
-    return [item for item in leaves if isinstance(item, Tensor)]
-
-
-def _few(tensor: Tensor) -> Tensor:
-    return tensor[:_FEW].clone() if tensor.dim() else tensor
-
-
-def _spoil(value: Any) -> Any:
-    return _map(lambda t: torch.full_like(_few(t), float("nan")), value)
-
-
-def _spoilable(value: Any) -> bool:
-    leaves = pytree.tree_leaves(value)
-    return all(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves)
-
-
-def _unaltered(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.equal(torch.nan_to_num(first), torch.nan_to_num(second))
-
-
-def _equal(first: Any, second: Any) -> bool:
-    one, other = tensors_in(first), tensors_in(second)
-    return len(one) == len(other) and all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(one, other, strict=True))

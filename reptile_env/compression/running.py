@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from reptile_env.compression import hooks
-from reptile_env.compression.replay import tensors_in
+from reptile_env.compression.nested import tensors_in
 from reptile_env.tasks.splits import Inputs, Split, call, map_inputs
 
 # Of the largest result of a layer for one batch: more falls out of the caches, less leaves the cores idle.

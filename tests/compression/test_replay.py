@@ -14,8 +14,9 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from reptile_env.compression.layers import prepare
+from reptile_env.compression.nested import tensors_in
 from reptile_env.compression.plan import Plan, removal_count
-from reptile_env.compression.replay import Held, Replay, ReplayError, tensors_in
+from reptile_env.compression.replay import Held, Replay, ReplayError
 from reptile_env.evaluation.live import LiveEvaluator
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.registry import make_task
