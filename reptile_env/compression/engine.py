@@ -122,13 +122,16 @@ class Engine:
             self._model, self._replaced = self._copy(), set()
             self._swapped.clear()
         self._restore_modules()
-        changed = self._cut_tensors(plan)
+        changed, bench, steps = self._cut_tensors(plan), self._workbench(plan), self._steps
+        differs = plan.levels != self.dense.levels or plan.keep != self.dense.keep
+        if differs and steps and steps[0] is reconstruct.reconstruct:
+            # At once, so that only what differs from the plan before is put in.
+            changed, steps = changed | reconstruct.refitted(bench, plan), steps[1:]
         whole: dict[str, Tensor] = {name: self.state[name] for name in self._replaced - changed.keys()}
         replaced, self._replaced = set(changed), set(self.state)  # until it is known: an interrupt must leave no stale tensor
         prune.install(self._model, whole | changed, self.structure.model)
-        if plan.levels != self.dense.levels or plan.keep != self.dense.keep:
-            bench = self._workbench(plan)
-            for step in self._steps:
+        if differs:
+            for step in steps:
                 replaced |= step(bench, plan)
             if any(rank < 1 for rank in plan.ranks):
                 replaced |= low_rank.factor(bench, plan)
@@ -171,16 +174,16 @@ class Engine:
             return self.pruner.tensors(plan)
         shrunk: dict[str, Tensor] = {}
         for name, dims in self._maps.tensors.items():
-            positions = [(dim, kept) for dim in dims if (kept := self._maps.positions(name, dim, plan)) is not None]
-            if not positions:
+            kept = self._maps.kept(name, plan)
+            if kept == self._maps.whole(name):
                 continue
-            key = name, "cut", self._maps.kept(name, plan)
-            known = self.weights.get(key)
+            known = self.weights.get((name, "cut", kept))
             if known is None:
                 tensor = self.state[name]
-                for dim, kept in positions:
-                    tensor = tensor.index_select(dim, kept)
-                known = self.weights.put(key, {name: self.running.arranged(tensor)})
+                for dim in dims:
+                    positions = self._maps.positions(name, dim, plan)
+                    tensor = tensor if positions is None else tensor.index_select(dim, positions)
+                known = self.weights.put((name, "cut", kept), {name: self.running.arranged(tensor)})
             shrunk |= known
         return shrunk
 

@@ -46,6 +46,7 @@ class IndexMaps:
         self._of_tensor: dict[str, tuple[int, ...]] = {}
         for (name, _), groups in self._groups.items():
             self._of_tensor[name] = tuple(sorted({*self._of_tensor.get(name, ()), *groups}))
+        self._all = {name: tuple(sizes[g] for g in groups) for name, groups in self._of_tensor.items()}
         self._dims = collections.defaultdict(list)
         for name, dim in structure.axes:
             self._dims[name].append(dim)
@@ -59,6 +60,10 @@ class IndexMaps:
     def kept(self, name: str, plan: Plan) -> tuple[Any, ...]:
         """What `plan` keeps of all groups that own positions of a tensor."""
         return tuple(plan.keep[g] for g in self._of_tensor.get(name, ()))
+
+    def whole(self, name: str) -> tuple[Any, ...]:
+        """What the dense network keeps of the groups that own positions of a tensor."""
+        return self._all[name]
 
     def kept_along(self, name: str, dim: int, plan: Plan) -> tuple[Any, ...]:
         """What `plan` keeps of the groups that own positions along one dimension."""

@@ -26,11 +26,17 @@ ROWS_PER_FEATURE, MOST_ROWS = 8, 8192
 
 def reconstruct(bench: Workbench, plan: Plan) -> set[str]:
     """Refit every consumer to its dense outputs, in closed form from cached moments; no data pass."""
+    fitted = refitted(bench, plan)
+    prune.install(bench.model, fitted, bench.structure.model)
+    return set(fitted)
+
+
+def refitted(bench: Workbench, plan: Plan) -> dict[str, Tensor]:
+    """The tensors that `reconstruct` puts into the network; they depend on the plan alone."""
     fitted: dict[str, Tensor] = {}
     for consumer in bench.moments():
         fitted |= _from_dense(bench, plan, consumer)
-    prune.install(bench.model, fitted, bench.structure.model)
-    return set(fitted)
+    return fitted
 
 
 def _from_dense(bench: Workbench, plan: Plan, consumer: Consumer) -> dict[str, Tensor]:
