@@ -1,9 +1,7 @@
-"""Command line: ``python -m benchmarks checkpoints | quality | speed | table``."""
+"""Command line: ``python -m benchmarks checkpoints | choose-w | correlations | quality | speed | table | tasks-page``."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +12,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from agents.cli import BadArgumentError, run
 from agents.outputs import free_folder, make_folder
 from benchmarks import compression_quality
-from benchmarks.calibration import calibrate
+from benchmarks.correlations import correlations
 from benchmarks.quality_rows import Row
 from benchmarks.speed.run import PARTS, measure
 from benchmarks.table_command import table
+from benchmarks.task_commands import checkpoints, choose_w
+from benchmarks.task_page import tasks_page
 from reptile_env.errors import unknown
-from reptile_env.tasks import registry
-from reptile_env.tasks.checkpoints import save_checkpoint
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train, calibrate and compare.")
 
@@ -30,35 +28,10 @@ def main() -> None:
     """Train, calibrate and compare."""
 
 
-@app.command()
-def checkpoints(
-    names: Annotated[list[str] | None, typer.Argument(help="tasks; all of them when left out")] = None,
-    calibrate_only: Annotated[bool, typer.Option("--calibrate-only", help="keep the shipped checkpoints")] = False,
-) -> None:
-    """Train the networks of built-in tasks from their seeds, calibrate them, and write checkpoints and references.json."""
-    try:
-        specs = [registry.task_spec(name) for name in names or [str(task["name"]) for task in registry.tasks()]]
-    except ValueError as error:
-        raise BadArgumentError(str(error)) from error
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        for spec in specs:
-            if not calibrate_only:
-                bar = progress.add_task(f"{spec.name}: training", total=1.0)
-                trained = registry.resolve(spec.trainer)(spec.name, lambda done, bar=bar: progress.update(bar, completed=done))
-                save_checkpoint(spec.name, trained)
-                registry.forget()
-            bars: dict[str, int] = {}
-
-            def show(step: str, done: float, name: str = spec.name, bars: dict[str, int] = bars) -> None:
-                if step not in bars:
-                    bars[step] = progress.add_task(f"{name}: {step}", total=1.0)
-                progress.update(bars[step], completed=done)  # type: ignore[arg-type]
-
-            _write(spec.name, calibrate(spec.name, show))
-            registry.forget()
-
-
+app.command()(checkpoints)
+app.command("choose-w")(choose_w)
+app.command()(correlations)
+app.command("tasks-page")(tasks_page)
 app.command()(table)
 
 
@@ -125,14 +98,5 @@ def speed(
         raise typer.Exit(1)
 
 
-def _write(name: str, entry: dict[str, object]) -> None:
-    """Replace one entry of references.json, whole or not at all."""
-    path = Path(registry.__file__).with_name("references.json")
-    entries = json.loads(path.read_text(encoding="utf-8")) | {name: entry}
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(dict(sorted(entries.items())), indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
-
-
 if __name__ == "__main__":
-    sys.exit(run(app, "python -m benchmarks", "checkpoints, quality, speed or table"))
+    sys.exit(run(app, "python -m benchmarks", "checkpoints, choose-w, correlations, quality, speed, table or tasks-page"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -13,42 +13,56 @@ from agents.base import Agent
 from agents.cma_es import CmaEs
 from agents.coordinate_ascent import CoordinateAscent
 from agents.random_search import RandomSearch
+from agents.trace import Row
+from benchmarks.budgets import BUDGETS, SAMPLE, budgeted, inner_of, table_optimum
 from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
-from reptile_env.env import ReptilePruneEnv
 from reptile_env.evaluation.live import LiveEvaluator
 from reptile_env.evaluation.reference import uniform_plan
 
 RANDOM_PLANS = 2000  # ten samples of 200, so that "best of 200" is a mean and not one draw
 SEARCH_EVALUATIONS = 5000  # of each search
+CAPPED_PLANS = 600  # random ones under each budget
+CAPPED_SHARE = 2  # a search under a budget has this part of the evaluations
 Progress = Callable[[str, float], None]
 
 
-def calibrate(name: str, progress: Progress = lambda step, done: None) -> dict[str, Any]:
+def calibrate(
+    name: str,
+    progress: Progress = lambda step, done: None,
+    evaluations: int = SEARCH_EVALUATIONS,
+    w: float | None = None,
+    budgets: Sequence[float] = BUDGETS,
+) -> dict[str, Any]:
     """The entry of a task in ``references.json``.
 
     Args:
         name: a built-in task; its environment is made with the default settings.
         progress: told of the step and the fraction of it done.
+        evaluations: of each search; random plans are at most as many.
+        w: weight of the metric in the utility; None takes the task's own.
+        budgets: caps under which it is calibrated too.
 
     Raises:
         ValueError: the task shows too little: mean random < 0 < uniform 1 < best of 200 random + 0.1 < best known, and best
             known at least 1.15, are what a benchmark task has to show.
     """
-    env = gym.make("ReptilePrune-v0", task=name, measure="round")
-    inner = env.unwrapped
-    assert isinstance(inner, ReptilePruneEnv)
+    env = gym.make("ReptilePrune-v0", task=name, measure="round", w=w)
+    inner = inner_of(env)
     evaluator, reference = inner.evaluator, inner.reference
     assert isinstance(evaluator, LiveEvaluator)
     settings = evaluator.settings
     sweep = [(rate, evaluator.measure(uniform_plan(evaluator, rate))) for rate in uniform_rates(DEFAULT_MAX_RATE)]
-    drawn = _returns(env, RandomSearch("random"), RANDOM_PLANS, lambda done: progress("random plans", done))
-    best_of_200 = float(np.mean([max(drawn[i : i + 200]) for i in range(0, RANDOM_PLANS, 200)]))
+    plans = min(RANDOM_PLANS, max(evaluations, SAMPLE))
+    rows = _rows(env, RandomSearch("random"), plans, lambda done: progress("random plans", done))
+    drawn = [row.plan_return for row in rows]
+    best_of_200 = float(np.mean([max(drawn[i : i + SAMPLE]) for i in range(0, plans, SAMPLE)]))
     found = []
     for agent in (CoordinateAscent("coordinate-ascent"), CmaEs("cma-es")):
-        trace = agent.run(env, SEARCH_EVALUATIONS, 0, listeners=[_told(agent.name, progress)])
+        trace = agent.run(env, evaluations, 0, listeners=[_told(agent.name, evaluations, progress)])
         assert trace.best is not None
-        found.append((trace.best.plan_return, agent.name, trace.best.plan))
-    best, searcher, plan = max(found, key=lambda entry: entry[0])
+        found.append((trace.best.plan_return, f"{agent.name}, {evaluations} evaluations, seed 0", trace.best.plan))
+    found.extend(table_optimum(env, name))
+    best, found_by, plan = max(found, key=lambda entry: entry[0])
     dense_test, best_test = evaluator.test(evaluator.dense), evaluator.test(plan)
     entry = {
         "settings": {
@@ -61,6 +75,8 @@ def calibrate(name: str, progress: Progress = lambda step, done: None) -> dict[s
         "groups": len(evaluator.sizes),
         "params": reference.dense.params,
         "macs": reference.dense.macs,
+        # Of a whole plan, measured one after the other: the machine's number, not the task's.
+        "seconds": round(float(np.median([evaluator.measure(row.plan).seconds for row in rows[-SAMPLE:]])), 5),
         "w": reference.w,
         "scale": reference.scale,
         "dense": {"valid": reference.dense.metric, "test": dense_test.metric},
@@ -68,19 +84,21 @@ def calibrate(name: str, progress: Progress = lambda step, done: None) -> dict[s
             "rate": reference.uniform_rate,
             "sweep": [{"rate": rate, "metric": m.metric, "cost": m.cost(reference.cost)} for rate, m in sweep],
         },
-        "random": {"plans": RANDOM_PLANS, "mean": float(np.mean(drawn)), "best_of_200": best_of_200, "best": max(drawn)},
+        "random": {"plans": plans, "mean": float(np.mean(drawn)), "best_of_200": best_of_200, "best": max(drawn)},
         "best_known": {
             "return": best,
             "valid": evaluator.measure(plan).metric,
             "test": best_test.metric,
             "relative_cost": best_test.cost(reference.cost) / reference.dense.cost(reference.cost),
-            "found_by": f"{searcher}, {SEARCH_EVALUATIONS} evaluations, seed 0",
+            "found_by": found_by,
             "command": f"python -m benchmarks checkpoints {name} --calibrate-only",
             "plan": plan.to_dict(),
         },
         "reptile_env": reptile_env.__version__,
     }
     check(name, entry)
+    capped = max(evaluations // CAPPED_SHARE, 1)
+    entry["budgets"] = {f"{budget:g}": budgeted(name, budget, min(CAPPED_PLANS, capped), capped, progress) for budget in budgets}
     return entry
 
 
@@ -102,10 +120,9 @@ def check(name: str, entry: dict[str, Any]) -> None:
         raise ValueError(f"task {name!r} is no benchmark: not {'; not '.join(broken)}. Change its network or its w")
 
 
-def _returns(env: gym.Env[Any, Any], agent: Agent, plans: int, progress: Callable[[float], None]) -> list[float]:
-    trace = agent.run(env, plans, 0, listeners=[lambda trace, row, improved: progress(row.evaluation / plans)])
-    return [row.plan_return for row in trace.rows]
+def _rows(env: gym.Env[Any, Any], agent: Agent, plans: int, progress: Callable[[float], None]) -> list[Row]:
+    return agent.run(env, plans, 0, listeners=[lambda trace, row, improved: progress(row.evaluation / plans)]).rows
 
 
-def _told(name: str, progress: Progress) -> Callable[..., None]:
-    return lambda trace, row, improved: progress(name, row.evaluation / SEARCH_EVALUATIONS)
+def _told(name: str, evaluations: int, progress: Progress) -> Callable[..., None]:
+    return lambda trace, row, improved: progress(name, row.evaluation / evaluations)

@@ -106,8 +106,8 @@ class Infos:
         infos = {entry: value for name, array in data.items() for entry, value in ((name, array), (f"_{name}", everyone))}
         ended = at.made == batch.steps
         if ended.any():
-            total = np.where(ended, at.total, 0.0)
-            score = np.where(ended, (at.total - 1) / (batch.scene.best_known - 1), 0.0)
+            total, anchors = np.where(ended, at.total, 0.0), batch.scene.anchors
+            score = np.where(ended, (at.total - anchors.uniform) / (anchors.best - anchors.uniform), 0.0)
             infos |= {"return": total, "_return": ended, "score": score, "_score": ended}
         return infos
 

@@ -155,7 +155,7 @@ def _groups(canvas: _Canvas, frame: Frame) -> None:
     pitch = min(_BARS.height / rows, 46)
     size = min(12 if columns == 1 else 11, round(pitch * 0.8))
     names = _without_common_start(frame.names)
-    numbers = [f"{kept}/{dense}" for kept, dense in zip(frame.widths, frame.sizes, strict=True)]
+    numbers = [label.strip() for label in frame.labels]
     number_room = max(canvas.width(number, size) for number in numbers) + 8 if labelled else 0
     name_room = min(max(canvas.width(name, size) for name in names), room * 0.42) + 8 if labelled else 0
     height = min(20.0, pitch * 0.62)

@@ -79,8 +79,8 @@ class ReptilePruneEnv(Explorable):
     ## Arguments
     See below. ``info`` holds group, rate_requested, rate, measured, budget_bit, metric, loss, params, macs, bytes (and latency
     where that is the cost), utility, plan and seconds; for ``ReptileCompress-v0`` also bits_requested, bits, rank_requested and
-    rank; at the end also return and score (0: best uniform rate, 1: best known plan; NaN where none is known, as for
-    ``ReptileCompress-v0``).
+    rank; at the end also return and score (0: best uniform rate, 1: best known plan, both under the same budget; NaN where none
+    is known, as for ``ReptileCompress-v0``).
 
     ## Version History
     v0: first.
@@ -237,7 +237,7 @@ class ReptilePruneEnv(Explorable):
         info = showing.info(scene, rules, now, name, requested, after.outcome, measured=after.measured)
         if now.ended:
             info["return"] = now.total
-            info["score"] = (now.total - 1) / (scene.best_known - 1)
+            info["score"] = scene.anchors.score(now.total)
         return self._observe(), after.reward, now.ended, False, info
 
     def render(self) -> Any:

@@ -14,6 +14,7 @@ from reptile_env.evaluation.base import Evaluator
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.evaluation.reference import Reference
 from reptile_env.evaluation.settings import check_cost
+from reptile_env.tasks.registry import Anchors
 
 MEASURES = ("step", "round")
 
@@ -60,13 +61,13 @@ class Scene:
         evaluator: measures its plans.
         reference: what its returns are measured against.
         wall: keeps the budget; None without one.
-        best_known: return of the best plan known under these settings; NaN where none is.
+        anchors: returns that scores lie between under these settings; NaN where none are known.
     """
 
     evaluator: Evaluator
     reference: Reference
     wall: BudgetWall | None
-    best_known: float
+    anchors: Anchors
 
 
 class Position(NamedTuple):

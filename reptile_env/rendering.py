@@ -34,6 +34,8 @@ class Frame:
         budget: cap on `relative_cost`, or None.
         total: sum of rewards so far.
         history: (metric relative to dense, relative cost) of every measurement of the episode, the dense network first.
+        bits: of each group's weights, where decisions are about them.
+        ranks: of each group's layers, where decisions are about them.
     """
 
     task: str
@@ -49,6 +51,19 @@ class Frame:
     budget: float | None
     total: float
     history: tuple[tuple[float, float], ...]
+    bits: tuple[int, ...] | None = None
+    ranks: tuple[float, ...] | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """What stands beside each group's bar: kept and dense channels, then bits and rank where they are decided on."""
+        digits = len(str(max(self.sizes)))
+        labels = [f"{kept:>{digits}}/{dense}" for kept, dense in zip(self.widths, self.sizes, strict=True)]
+        if self.bits is not None:
+            labels = [f"{label}, {bits} bits" for label, bits in zip(labels, self.bits, strict=True)]
+        if self.ranks is not None:
+            labels = [f"{label}, rank {rank:g}" for label, rank in zip(labels, self.ranks, strict=True)]
+        return labels
 
 
 class Renderer:
@@ -103,13 +118,12 @@ def as_text(frame: Frame) -> str:
     metric = f"{frame.metric_name} {frame.metric:.4g} (dense {frame.dense_metric:.4g})"
     lines = [f"{frame.task} | {metric} | {cost} | return {frame.total:.3f}"]
     name_width = max(map(len, frame.names))
-    digits = len(str(max(frame.sizes)))
-    for index, (name, size, width) in enumerate(zip(frame.names, frame.sizes, frame.widths, strict=True)):
+    for index, (name, size, width, label) in enumerate(zip(frame.names, frame.sizes, frame.widths, frame.labels, strict=True)):
         # At least one mark while a channel is kept, and full only when nothing is gone.
         kept = max(1, _BAR * width // size)
         bar = "#" * kept + "." * (_BAR - kept)
         marker = ">" if index == frame.current else " "
-        lines.append(f"{marker} {name:<{name_width}} [{bar}] {width:>{digits}}/{size}")
+        lines.append(f"{marker} {name:<{name_width}} [{bar}] {label}")
     return "\n".join(lines)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from reptile_env.evaluation.base import Evaluator, make_evaluator
 from reptile_env.evaluation.reference import make_reference
 from reptile_env.evaluation.resources import Resources
 from reptile_env.evaluation.settings import Settings
-from reptile_env.tasks.registry import best_known
+from reptile_env.tasks.registry import UNKNOWN, known_anchors
 
 
 def make_scenes(
@@ -51,7 +50,7 @@ def make_scenes(
     if not tasks:
         raise ValueError("task=[] is empty; give at least one task")
     # A score compares with the calibrated scale; other rules may have another best uniform setting.
-    calibrated = (rules.max_rate, rules.components, rules.rounds, rules.budget) == (DEFAULT_MAX_RATE, RATE_ALONE, 1, None)
+    calibrated = (rules.max_rate, rules.components, rules.rounds) == (DEFAULT_MAX_RATE, RATE_ALONE, 1)
     comparable = calibrated and w is None and reward == "tradeoff"
     scenes = [_scene(make_evaluator(evaluator, each, settings, resources), rules, sweep, w, comparable) for each in tasks]
     if rewards.needs_error_rate(reward):
@@ -96,8 +95,10 @@ def _scene(evaluator: Evaluator, rules: Rules, sweep: Sequence[Request], w: floa
             ranks=[rankable and "rank" in rules.components for rankable in evaluator.rankable],
             grid=evaluator.grid,
         )
-    known = best_known(evaluator.name, evaluator.settings, rules.cost, reference.uniform_rate) if comparable else math.nan
-    return Scene(evaluator, reference, wall, known)
+    anchors = UNKNOWN
+    if comparable:
+        anchors = known_anchors(evaluator.name, evaluator.settings, rules.cost, reference.uniform_rate, rules.budget)
+    return Scene(evaluator, reference, wall, anchors)
 
 
 def chosen_scene(scenes: Sequence[Scene], options: Any) -> int | None:

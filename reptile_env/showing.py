@@ -71,4 +71,6 @@ def frame(scene: Scene, rules: Rules, at: Position, history: tuple[tuple[float, 
         budget=rules.budget,
         total=at.total,
         history=history,
+        bits=at.plan.bits if "bits" in rules.components else None,
+        ranks=at.plan.ranks if "rank" in rules.components else None,
     )

@@ -49,6 +49,24 @@ def test_text_shows_every_group_and_the_numbers() -> None:
     ]
 
 
+def test_bits_and_ranks_are_shown_where_they_are_decided_on() -> None:
+    joint = dataclasses.replace(FRAME, bits=(32, 4, 8), ranks=(1.0, 0.5, 0.25))
+    assert [line.split("] ")[1].strip() for line in Renderer("ansi").render(joint, 4).splitlines()[1:]] == [
+        "8/16, 32 bits, rank 1",
+        "128/128, 4 bits, rank 0.5",
+        "1/8, 8 bits, rank 0.25",
+    ]
+    assert image(bits=(32, 4, 8)).shape == image().shape
+    assert not np.array_equal(image(bits=(32, 4, 8)), image(bits=(32, 4, 2)))
+    env = make("digits-mlp", id="ReptileCompress-v0", evaluator="live", measure="round", render_mode="ansi")
+    env.reset(seed=0)
+    env.step(env.action_for(0.5, 4, 0.5))
+    assert ", 4 bits, rank 0.5" in env.render().splitlines()[1]
+    plain = make("digits-mlp", render_mode="ansi")
+    plain.reset(seed=0)
+    assert "bits" not in plain.render()
+
+
 def test_text_shows_the_cap_and_the_end() -> None:
     text = Renderer("ansi").render(dataclasses.replace(FRAME, budget=0.5, current=None), 4)
     assert "macs 0.625 (cap 0.5)" in text

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reptile_env.tasks.digits import DigitsCNN
+from reptile_env.tasks.digits_networks import DigitsCNN
 from reptile_env.tasks.resnet import ResNet
 
 Function = Callable[[Tensor], Tensor]

@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from benchmarks.speed.fresh import fresh
@@ -22,6 +23,8 @@ TASK = "digits-cnn"
 SAMPLES = 200  # of the resident memory over a long run
 CACHE_BYTES = 2**25  # of the long run: its warming up fills this, so that what grows afterwards is a leak
 WARMUP = 0.2  # share of a long run that is warming up
+SIDE, PRODUCTS = 256, 10  # of the matrices multiplied beside the workers
+MULTIPLIED = f"{PRODUCTS} products of {SIDE}x{SIDE} matrices a step, one thread each: what no environment can exceed"
 
 
 def workers(quick: bool, progress: Progress) -> Iterator[Row]:
@@ -33,6 +36,8 @@ def workers(quick: bool, progress: Progress) -> Iterator[Row]:
         "two workers": SubprocVecEnv([partial(_worker, 1)] * 2, start_method="spawn"),
         "one worker": SubprocVecEnv([partial(_worker, 1)], start_method="spawn"),
         "one worker with all threads": SubprocVecEnv([partial(_worker, None)], start_method="spawn"),
+        "two multiplying": SubprocVecEnv([Multiplying] * 2, start_method="spawn"),
+        "one multiplying": SubprocVecEnv([Multiplying], start_method="spawn"),
     }
     try:
         generator = np.random.default_rng(0)
@@ -54,6 +59,30 @@ def workers(quick: bool, progress: Progress) -> Iterator[Row]:
     what = f"{TASK}: steps a second of two workers / of one"
     yield row("workers", what, ratio(each["one worker"], two), Goal(least=1.7), details=details)
     yield row("workers", f"{what} with all threads", ratio(each["one worker with all threads"], two))
+    alone = ratio(each["one multiplying"], each["two multiplying"])
+    yield row("workers", "the machine itself: products a second of two processes / of one", alone, details=MULTIPLIED)
+
+
+class Multiplying(gym.Env[Any, Any]):
+    """Multiplies matrices with one thread: how much two processes get out of this machine where nothing is shared."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        self._matrix = torch.ones(SIDE, SIDE) / SIDE
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Nothing to start."""
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Some milliseconds of products."""
+        for _ in range(PRODUCTS):
+            self._matrix = self._matrix @ self._matrix
+        return np.zeros(1, np.float32), 0.0, False, False, {}
 
 
 def _worker(threads: int | None) -> gym.Env[Any, Any]:

@@ -125,6 +125,7 @@ class Plan:
         if ranks[index] != rank:
             ranks = _put(ranks, index, rank)
         plan._fill(self.names, _put(self.keep, index, keep), widths, ranks, self.parent)
+        object.__setattr__(plan, "_widths", _put(self.widths, index, keep if isinstance(keep, int) else len(keep)))
         return plan
 
     def trained(self) -> Plan:

@@ -24,6 +24,7 @@ from reptile_env.evaluation.table_head import Head
 VARIABLE = "REPTILE_TABLES"
 COST_COLUMNS = ("params", "macs", "bytes")
 ROWS_AT_ONCE = 4096
+KEPT = 16384  # measurements that an evaluator keeps: some megabytes
 SHIPPED = Path(str(resources.files("reptile_env.tasks").joinpath("tables")))
 
 
@@ -133,6 +134,8 @@ class TableEvaluator:
         self.dense = self.grid.plan_of(self.sizes)
         self._ranks = [{channel: rank for rank, channel in enumerate(order)} for order in self.grid.orders]
         self._further = {each.widths: each.values for each in head.further}
+        # Episodes begin alike, so their first rows come again and again. Once full it stays as it is.
+        self._recent: dict[tuple[int, str], Measurement] = {}
 
     def cut(self, plan: Plan, group: int, count: int) -> Plan:
         """`plan` with the `count` least important of the group's remaining channels removed."""
@@ -178,7 +181,12 @@ class TableEvaluator:
     def _look_up(self, plan: Plan, metric: str, loss: str) -> Measurement:
         row = self.grid.find(plan)
         if row is not None:
-            return self._of_row(row, plan.widths, metric, loss)
+            known = self._recent.get((row, metric))
+            if known is None:
+                known = self._of_row(row, plan.widths, metric, loss)
+                if len(self._recent) < KEPT:
+                    self._recent[row, metric] = known
+            return known
         further = self._further.get(plan.widths)
         if further is None:
             raise ValueError(self.grid.missing(plan))

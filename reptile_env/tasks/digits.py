@@ -1,23 +1,30 @@
-"""Two networks on scikit-learn's digits (the test part of UCI optdigits; CC BY 4.0): 1,797 grey images of 8x8."""
+"""Four networks on scikit-learn's digits (the test part of UCI optdigits; CC BY 4.0): 1,797 grey images of 8x8.
+
+A support vector machine trained on half of the images recognises .97 of the others in scikit-learn's own example ("Recognizing
+hand-written digits"). Here images are split at random, and the same machine reaches .993 on validation and .989 on test images.
+"""
 
 from __future__ import annotations
-
-import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import nn
 
-from reptile_env.tasks.checkpoints import load_checkpoint
+from reptile_env.tasks.digits_networks import DigitsCNN, DigitsMLP, DigitsMobileNet, DigitsResNet
+from reptile_env.tasks.recipe import Progress, Recipe
 from reptile_env.tasks.splits import Split
 from reptile_env.tasks.task import Task
-from reptile_env.tasks.training import shift, train
+from reptile_env.tasks.training import shift
 
 TRAIN, VALID = 897, 450  # the remaining 450 are the test split
+
+RECIPES = {
+    "digits-cnn": Recipe("cnn", DigitsCNN, 0.8, {"epochs": 200, "lr": 2e-3, "augment": shift}),
+    "digits-mlp": Recipe("mlp", DigitsMLP, 0.9, {"epochs": 300, "lr": 2e-3, "weight_decay": 0.1}),
+    "digits-mobilenet": Recipe("mobilenet", DigitsMobileNet, 0.75, {"epochs": 120, "lr": 4e-3, "augment": shift}),
+    "digits-resnet": Recipe("resnet", DigitsResNet, 0.8, {"epochs": 80, "lr": 2e-3, "augment": shift}),
+}
 
 
 def splits() -> tuple[Split, Split, Split]:
@@ -29,109 +36,16 @@ def splits() -> tuple[Split, Split, Split]:
     return data[:TRAIN], data[TRAIN : TRAIN + VALID], data[TRAIN + VALID :]
 
 
-def _conv(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
-
-
-class Residual(nn.Module):
-    """Two 3x3 convolutions and the identity (He et al., Deep Residual Learning, CVPR 2016)."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.first = _conv(channels, hidden, 3)
-        self.second = nn.Conv2d(hidden, channels, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, channels, h, w)`` to the same shape."""
-        return torch.relu(x + self.norm(self.second(self.first(x))))
-
-
-class DigitsCNN(nn.Module):
-    """Convolutions of unequal widths and kernels, a residual block and a depthwise layer; 10 logits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _conv(1, 16, 5)
-        self.wide = _conv(16, 48, 3)
-        self.pool = nn.MaxPool2d(2)
-        self.narrow = _conv(48, 24, 3)
-        self.block = Residual(24, 64)
-        self.expand = _conv(24, 96, 1)
-        self.depthwise = _conv(96, 96, 3, groups=96)
-        self.project = _conv(96, 32, 1)
-        self.hidden = nn.Linear(32 * 4, 64)
-        self.head = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images ``(n, 1, 8, 8)`` to logits ``(n, 10)``."""
-        x = self.pool(self.wide(self.stem(x)))
-        x = self.block(self.narrow(x))
-        x = self.pool(self.project(self.depthwise(self.expand(x))))
-        logits: Tensor = self.head(torch.relu(self.hidden(x.flatten(1))))
-        return logits
-
-
-class DigitsMLP(nn.Module):
-    """A fully connected network of unequal widths; 10 logits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = [64, 256, 16, 192, 12, 96]
-        layers: list[nn.Module] = [nn.Flatten()]
-        for inputs, outputs in itertools.pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 10))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images ``(n, 1, 8, 8)`` to logits ``(n, 10)``."""
-        out: Tensor = self.layers(x)
-        return out
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one of the networks came to be, and the calibrated weight `w` of its metric."""
-
-    family: str
-    network: type[nn.Module]
-    w: float
-    training: dict[str, Any]
-
-
-RECIPES = {
-    "digits-cnn": Recipe("cnn", DigitsCNN, 0.8, {"epochs": 200, "lr": 2e-3, "augment": shift}),
-    "digits-mlp": Recipe("mlp", DigitsMLP, 0.9, {"epochs": 300, "lr": 2e-3, "weight_decay": 0.1}),
-}
-
-
 def network(name: str) -> nn.Module:
     """An untrained network; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return RECIPES[name].network()
+    return RECIPES[name].untrained()
 
 
-def train_network(name: str, progress: Callable[[float], None] = lambda done: None) -> nn.Module:
+def train_network(name: str, progress: Progress = lambda done: None) -> nn.Module:
     """Train a network as its recipe says; `progress` is told the fraction done."""
-    settings = RECIPES[name].training
-    data, _, _ = splits()
-    loss = nn.functional.cross_entropy
-    return train(network(name), data, loss=loss, progress=lambda e, _: progress((e + 1) / settings["epochs"]), **settings)
+    return RECIPES[name].trained(splits()[0], progress)
 
 
-def _task(name: str) -> Task:
-    model, recipe = network(name), RECIPES[name]
-    model.load_state_dict(load_checkpoint(name))
-    return Task(model, *splits(), name=name, family=recipe.family, w=recipe.w)
-
-
-def digits_cnn() -> Task:
-    """The default task."""
-    return _task("digits-cnn")
-
-
-def digits_mlp() -> Task:
-    """The fully connected network."""
-    return _task("digits-mlp")
+def task(name: str) -> Task:
+    """A trained network with its data."""
+    return RECIPES[name].task(name, splits())

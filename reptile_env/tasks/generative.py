@@ -41,8 +41,8 @@ class FrechetDistance:
         Raises:
             ValueError: fewer than two examples, or features that are not ``(n, features)`` or not finite.
         """
-        made_mean, made = self._gaussian(outputs, "outputs")
-        real_mean, real = self._gaussian(targets, "targets")
+        made_mean, made = self.gaussian(outputs, "outputs")
+        real_mean, real = self.gaussian(targets, "targets")
         powers, directions = torch.linalg.eigh(real)
         root = directions * powers.clamp_min(0).sqrt() @ directions.T
         # The eigenvalues of S R are those of R^1/2 S R^1/2, which is symmetric.
@@ -52,8 +52,8 @@ class FrechetDistance:
         distance: Tensor = (made_mean - real_mean).square().sum() + made.trace() + real.trace() - 2 * shared.sqrt().sum()
         return distance
 
-    def _gaussian(self, examples: Tensor, what: str) -> tuple[Tensor, Tensor]:
-        """Mean ``(features,)`` and covariance of the features of examples."""
+    def gaussian(self, examples: Tensor, what: str) -> tuple[Tensor, Tensor]:
+        """Mean ``(features,)`` and covariance ``(features, features)`` of the features of examples, which messages call `what`."""
         if not isinstance(examples, Tensor):
             raise ValueError(f"{what} must be one tensor of examples, got {type(examples).__name__}")
         if len(examples) < 2:
@@ -65,6 +65,33 @@ class FrechetDistance:
             raise ValueError(f"features of {what} hold NaN or infinity")
         centred = found - found.mean(0)
         return found.mean(0), centred.T @ centred / (len(found) - 1)
+
+
+class FrechetScore:
+    """The Frechet distance on a scale on which higher is better: 1 for examples like the real ones, 0 for no variety.
+
+    ``1 - distance / v``, at least 0, where v is the variance of the real examples' features, summed: the distance of a generator
+    that always makes the same example, the one whose features are the real ones' mean. So it is the part of the real variety that
+    is reached. A ratio of distances alone says little of a good generator, whose distance is near 0.
+
+    Args:
+        features: see `FrechetDistance`.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, features: nn.Module) -> None:
+        self.distance = FrechetDistance(features)
+        self.__name__ = "frechet_score"
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The score of generated beside real examples, ``(n, ...)`` each, in [0, 1].
+
+        Raises:
+            ValueError: see `FrechetDistance`.
+        """
+        _, real = self.distance.gaussian(targets, "targets")
+        return (1 - self.distance(outputs, targets) / real.trace()).clamp_min(0)
 
 
 def negative_elbo(outputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:

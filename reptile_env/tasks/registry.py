@@ -7,38 +7,20 @@ import importlib
 import json
 import math
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reptile_env.errors import unknown
+from reptile_env.tasks.catalogue.spec import TaskSpec
 
 if TYPE_CHECKING:
     from reptile_env.tasks.task import Task
 
 
-@dataclass(frozen=True)
-class TaskSpec:
-    """A registered task.
-
-    Attributes:
-        name: what `make_task` takes.
-        family: kind of network.
-        data: what it was trained on.
-        builder: ``module:function``, called with no argument to make the `Task`.
-        trainer: ``module:function``, called with the name and a progress callback to train its checkpoint anew.
-        split: ``train`` or ``test``: whether agents may train on this network.
-    """
-
-    name: str
-    family: str
-    data: str
-    builder: str
-    trainer: str
-    split: str = "train"
-
-
 _specs: dict[str, TaskSpec] = {}
+# Files of plain data, each with a tuple SPECS; a new one is named here.
+_CATALOGUES = ("core",)
 
 
 def register_task(spec: TaskSpec) -> None:
@@ -67,13 +49,22 @@ def references() -> dict[str, dict[str, Any]]:
 
 
 def tasks() -> list[dict[str, Any]]:
-    """All registered tasks: name, family, split, data, groups and params of each."""
+    """All registered tasks, a row each.
+
+    Returns:
+        Of each: name, family, data, licence, suite and split; and, as calibrated, the number of groups, params, macs, the
+        dense network's metric on the validation and test split (``valid``, ``test``), ``uniform_rate``, ``best_known`` (return
+        of the best plan known) and ``seconds`` of a measurement on the machine that calibrated it. None where it was not.
+    """
     rows = []
     for spec in _specs.values():
-        known = references().get(spec.name, {})
-        row = asdict(spec) | {"groups": known.get("groups"), "params": known.get("params")}
+        row = asdict(spec)
         del row["builder"], row["trainer"]
-        rows.append(row)
+        known = references().get(spec.name, {})
+        dense, uniform, best = (known.get(part, {}) for part in ("dense", "uniform", "best_known"))
+        row |= {key: known.get(key) for key in ("groups", "params", "macs", "seconds")}
+        row |= {"valid": dense.get("valid"), "test": dense.get("test")}
+        rows.append(row | {"uniform_rate": uniform.get("rate"), "best_known": best.get("return")})
     return rows
 
 
@@ -94,18 +85,37 @@ def make_task(name: str) -> Task:
     # Libraries that a builder imports may draw from the global generator as they load (rich does, behind scikit-learn).
     state = random.getstate()
     try:
-        task: Task = resolve(spec.builder)()
+        task: Task = resolve(spec.builder)(name)
     finally:
         random.setstate(state)
     task.registered = True
     return task
 
 
-def best_known(name: str, settings: Any, cost: str, uniform_rate: float) -> float:
-    """Return of the best plan known for a task under exactly these settings and best uniform rate, or NaN."""
+class Anchors(NamedTuple):
+    """What scores are measured between.
+
+    Attributes:
+        uniform: return of the best uniform rate: score 0.
+        best: return of the best plan known: score 1.
+    """
+
+    uniform: float
+    best: float
+
+    def score(self, episode_return: float) -> float:
+        """A return on the scale of scores; NaN where nothing is known."""
+        return (episode_return - self.uniform) / (self.best - self.uniform)
+
+
+UNKNOWN = Anchors(math.nan, math.nan)
+
+
+def known_anchors(name: str, settings: Any, cost: str, uniform_rate: float, budget: float | None) -> Anchors:
+    """The anchors of a task under exactly these settings, best uniform rate and budget; NaN where it was not calibrated so."""
     known = references().get(name)
     if known is None or known["uniform"]["rate"] != uniform_rate:
-        return math.nan
+        return UNKNOWN
     given = {
         "recovery": settings.recovery,
         "importance": settings.importance,
@@ -113,7 +123,12 @@ def best_known(name: str, settings: Any, cost: str, uniform_rate: float) -> floa
         "cost": cost,
     }
     same = all(known["settings"][key] == value for key, value in given.items())
-    return float(known["best_known"]["return"]) if same else math.nan
+    if not same:
+        return UNKNOWN
+    if budget is None:
+        return Anchors(1.0, float(known["best_known"]["return"]))
+    capped = known.get("budgets", {}).get(f"{budget:g}")
+    return UNKNOWN if capped is None else Anchors(float(capped["uniform"]["return"]), float(capped["best_known"]["return"]))
 
 
 def forget() -> None:
@@ -122,7 +137,6 @@ def forget() -> None:
     make_task.cache_clear()
 
 
-_DIGITS = "scikit-learn digits, 1,797 images of 8x8"
-_TRAIN = "reptile_env.tasks.digits:train_network"
-register_task(TaskSpec("digits-cnn", "cnn", _DIGITS, "reptile_env.tasks.digits:digits_cnn", _TRAIN))
-register_task(TaskSpec("digits-mlp", "mlp", _DIGITS, "reptile_env.tasks.digits:digits_mlp", _TRAIN))
+for _catalogue in _CATALOGUES:
+    for _spec in importlib.import_module(f"reptile_env.tasks.catalogue.{_catalogue}").SPECS:
+        register_task(_spec)

@@ -8,15 +8,18 @@ import pytest
 import torch
 
 import reptile_env
-from reptile_env.tasks.registry import TaskSpec, best_known, make_task, references, register_task
+from reptile_env.tasks.registry import TaskSpec, known_anchors, make_task, references, register_task
 from tests.helpers import episode, make
 
 
 def test_every_task_is_listed_with_what_it_is() -> None:
     rows = {row["name"]: row for row in reptile_env.tasks()}
     assert {"digits-cnn", "digits-mlp"} <= rows.keys()
+    described = {"name", "family", "data", "licence", "suite", "split"}
+    calibrated = {"groups", "params", "macs", "valid", "test", "uniform_rate", "best_known", "seconds"}
     for row in rows.values():
-        assert row.keys() == {"name", "family", "split", "data", "groups", "params"}
+        assert row.keys() == described | calibrated
+        assert all(row[key] for key in described)
         assert json.loads(json.dumps(row)) == row
 
 
@@ -25,6 +28,9 @@ def test_the_list_tells_the_truth(builtin: str) -> None:
     env = make(builtin)
     assert row["groups"] == len(env.groups)
     assert row["params"] == sum(p.numel() for p in env.evaluator.task.model.parameters())
+    assert row["macs"] == env.reference.dense.macs
+    assert row["uniform_rate"] == env.reference.uniform_rate
+    assert row["valid"] == pytest.approx(env.reference.dense.metric, abs=1.5 / 450)
     assert row["family"] == env.evaluator.task.family
 
 
@@ -36,7 +42,7 @@ def test_a_built_in_task_is_made_once(builtin: str) -> None:
 
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="registered already; choose another name"):
-        register_task(TaskSpec("digits-cnn", "cnn", "", "a:b", "a:b"))
+        register_task(TaskSpec("digits-cnn", "cnn", "", "", "a:b"))
 
 
 def test_splits_are_apart_and_whole(builtin: str) -> None:
@@ -63,10 +69,10 @@ def test_built_in_tasks_have_head_room(builtin: str) -> None:
 def test_the_best_known_return_is_for_its_settings_alone(builtin: str) -> None:
     env = make(builtin)
     settings, uniform = env.evaluator.settings, env.reference.uniform_rate
-    assert best_known(builtin, settings, "macs", uniform) == references()[builtin]["best_known"]["return"]
-    for cost, rate in (("params", uniform), ("macs", uniform + 0.05)):
-        assert math.isnan(best_known(builtin, settings, cost, rate))
-    for arguments in ({"max_rate": 0.5}, {"recovery": "none", "w": None}, {"cost": "params"}, {"budget": 0.5}, {"rounds": 2}):
+    assert known_anchors(builtin, settings, "macs", uniform, None) == (1.0, references()[builtin]["best_known"]["return"])
+    for cost, rate, budget in (("params", uniform, None), ("macs", uniform + 0.05, None), ("macs", uniform, 0.4321)):
+        assert math.isnan(known_anchors(builtin, settings, cost, rate, budget).best)
+    for arguments in ({"max_rate": 0.5}, {"recovery": "none", "w": None}, {"cost": "params"}, {"budget": 0.4321}, {"rounds": 2}):
         assert math.isnan(episode(make(builtin, **arguments), 0.2)[1]["score"])
     score = episode(env, uniform)[1]["score"]
     assert score == pytest.approx(0, abs=1e-9)

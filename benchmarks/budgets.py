@@ -1,0 +1,99 @@
+"""Calibration under budgets: what uniform, random and searched plans yield when the final cost is capped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from agents.cma_es import CmaEs
+from agents.random_search import RandomSearch
+from agents.uniform import Uniform
+from reptile_env.compression.plan import Plan
+from reptile_env.env import ReptilePruneEnv
+
+BUDGETS = (0.25, 0.5, 0.75)  # of the dense network's MACs
+SAMPLE = 200  # plans of "best of 200"
+
+Progress = Callable[[str, float], None]
+
+
+def budgeted(name: str, budget: float, plans: int, evaluations: int, progress: Progress) -> dict[str, Any]:
+    """References of a task whose final MACs are capped.
+
+    Args:
+        name: a built-in task.
+        budget: cap as a fraction of the dense network's MACs.
+        plans: random ones; they fill the budget.
+        evaluations: of the search for the best known plan.
+        progress: told of the step and the fraction of it done.
+
+    Returns:
+        ``uniform``, ``random`` and ``best_known``, each with returns on the scale of the task without a cap.
+    """
+    env = gym.make("ReptilePrune-v0", task=name, measure="round", budget=budget)
+    step = f"{budget:.0%} of the MACs"
+    uniform = Uniform("uniform").run(env, len(inner_of(env).uniform_sweep), 0).best
+    drawn = RandomSearch("random").run(
+        env, plans, 0, listeners=[lambda trace, row, improved: progress(f"{step}, random", row.evaluation / plans)]
+    )
+    searched = CmaEs("cma-es").run(
+        env, evaluations, 0, listeners=[lambda trace, row, improved: progress(f"{step}, cma-es", row.evaluation / evaluations)]
+    )
+    assert uniform is not None
+    assert drawn.best is not None
+    assert searched.best is not None
+    candidates = [
+        (uniform.plan_return, "the uniform sweep", uniform.plan),
+        (drawn.best.plan_return, f"random, {plans} plans, seed 0", drawn.best.plan),
+        (searched.best.plan_return, f"cma-es, {evaluations} evaluations, seed 0", searched.best.plan),
+        *table_optimum(env, name, budget=budget),
+    ]
+    best, found_by, plan = max(candidates, key=lambda candidate: candidate[0])
+    returns = [row.plan_return for row in drawn.rows]
+    inner = inner_of(env)
+    dense, measured = inner.reference.dense.macs, inner.measure(plan)
+    return {
+        "uniform": {"rate": uniform.rate, "return": uniform.plan_return},
+        "random": {
+            "plans": plans,
+            "mean": float(np.mean(returns)),
+            "best_of_200": float(np.mean([max(returns[i : i + SAMPLE]) for i in range(0, plans, SAMPLE)])),
+            "mean_relative_cost": float(np.mean([row.macs for row in drawn.rows])) / dense,
+        },
+        "best_known": {
+            "return": best,
+            "valid": measured.metric,
+            "relative_cost": measured.macs / dense,
+            "found_by": found_by,
+            "plan": plan.to_dict(),
+        },
+    }
+
+
+def table_optimum(env: gym.Env[Any, Any], name: str, **settings: Any) -> Iterator[tuple[float, str, Plan]]:
+    """The best plan of the task's table, if there is one, as the running network measures it.
+
+    Args:
+        env: the environment of the running network.
+        name: of the task.
+        settings: of the environment on the table.
+    """
+    try:
+        table = gym.make("ReptilePrune-v0", task=name, evaluator="table", measure="round", **settings)
+    except ValueError as error:
+        if "no table" in str(error) or "can't be reached" in str(error):
+            return
+        raise
+    plan, _ = inner_of(table).optimum()
+    inner = inner_of(env)
+    yield inner.reference.return_of(inner.measure(plan)), "the optimum of the task's table", plan
+
+
+def inner_of(env: gym.Env[Any, Any]) -> ReptilePruneEnv:
+    """The environment within its wrappers."""
+    inner = env.unwrapped
+    assert isinstance(inner, ReptilePruneEnv)
+    return inner

@@ -1,0 +1,118 @@
+"""How far a validation return can be trusted: rank correlations with test data and with what fine-tuning would make of a plan."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from filelock import FileLock
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from scipy.stats import spearmanr
+
+from agents.cli import BadArgumentError
+from benchmarks.plans import cut_to, random_plans
+from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
+from reptile_env.compression.plan import Request
+from reptile_env.evaluation.live import live_evaluator
+from reptile_env.evaluation.measurement import Measurement
+from reptile_env.evaluation.reference import Reference, make_reference
+from reptile_env.evaluation.settings import Finetune, Settings
+from reptile_env.rewards import quality, utility
+from reptile_env.tasks import registry
+from reptile_env.tasks.registry import make_task
+
+PLANS = 100
+FILE = Path(__file__).with_name("correlations.json")
+SHORT = Finetune(steps=100)  # what "a short fine-tune" is
+
+
+def correlate(name: str, plans: int, progress: Callable[[float], None] = lambda done: None) -> dict[str, Any]:
+    """Spearman's rank correlations over random plans of a task, rates drawn as random search draws them.
+
+    Args:
+        name: a built-in task with a test split.
+        plans: random ones.
+        progress: told the fraction that is done.
+
+    Returns:
+        ``valid_test``: of validation return and test return; ``finetuned_return``: of validation return and the metric on
+        validation data after `SHORT`; ``finetuned_metric``: of the metric before and after it. NaN where one of them is constant.
+    """
+    task = make_task(name)
+    evaluator = live_evaluator(task, Settings())
+    tuned = live_evaluator(task, Settings(f"{evaluator.settings.recovery}+finetune", finetune=SHORT))
+    reference = make_reference(evaluator, "macs", [Request(rate) for rate in uniform_rates(DEFAULT_MAX_RATE)], None)
+    dense_test = evaluator.test(evaluator.dense)
+    rows = []
+    for index, plan in enumerate(random_plans(evaluator, plans)):
+        valid = evaluator.measure(plan)
+        after = tuned.measure(cut_to(tuned, list(plan.widths)))
+        rows.append(
+            (
+                reference.return_of(valid),
+                _test_return(reference, dense_test, evaluator.test(plan)),
+                quality(valid.metric, reference.dense.metric, evaluator.higher_is_better),
+                quality(after.metric, reference.dense.metric, evaluator.higher_is_better),
+            )
+        )
+        progress((index + 1) / plans)
+    valid_return, test_return, before, finetuned = np.array(rows).T
+    return {
+        "plans": plans,
+        "valid_test": _spearman(valid_return, test_return),
+        "finetuned_return": _spearman(valid_return, finetuned),
+        "finetuned_metric": _spearman(before, finetuned),
+        "finetune_steps": SHORT.steps,
+    }
+
+
+def _test_return(reference: Reference, dense: Measurement, measured: Measurement) -> float:
+    """The return with the metric of the test split, on the scale of the validation return."""
+    relative = quality(measured.metric, dense.metric, reference.higher_is_better)
+    gained = utility(reference.w, relative, measured.macs / dense.macs) - utility(reference.w, 1.0, 1.0)
+    return gained / reference.scale
+
+
+def _spearman(first: Any, second: Any) -> float:
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return round(float(spearmanr(first, second).statistic), 3)
+
+
+def correlations(
+    names: Annotated[list[str] | None, typer.Argument(help="built-in tasks; all core tasks when left out")] = None,
+    plans: Annotated[int, typer.Option(help="random plans of each task")] = PLANS,
+) -> None:
+    """How validation returns rank plans beside test returns, and beside a short fine-tune; kept in benchmarks/correlations.json."""
+    if plans < 3:
+        raise BadArgumentError(f"--plans {plans}: a rank correlation needs at least 3")
+    core = [row["name"] for row in registry.tasks() if row["suite"] == "core"]
+    try:
+        chosen = [registry.task_spec(name).name for name in names or core]
+    except ValueError as error:
+        raise BadArgumentError(str(error)) from error
+    torch.set_num_threads(1)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+
+        def follow(bar: TaskID) -> Callable[[float], None]:
+            return lambda done: progress.update(bar, completed=done)
+
+        for name in chosen:
+            found = correlate(name, plans, follow(progress.add_task(name, total=1.0)))
+            _write(name, found)
+            progress.console.print(name, json.dumps(found))
+
+
+def _write(name: str, found: dict[str, Any]) -> None:
+    with FileLock(FILE.with_suffix(".lock")):
+        entries = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+        draft = FILE.with_suffix(".draft")
+        draft.write_text(json.dumps(dict(sorted((entries | {name: found}).items())), indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, FILE)

@@ -1,0 +1,106 @@
+"""``python -m benchmarks checkpoints | choose-w``: what a built-in task needs before it ships."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from agents.arguments import resolve_task
+from agents.cli import BadArgumentError
+from benchmarks.calibration import SEARCH_EVALUATIONS, calibrate
+from benchmarks.weights import choose, survey
+from reptile_env.evaluation.live import live_evaluator
+from reptile_env.evaluation.settings import Settings
+from reptile_env.tasks import registry
+from reptile_env.tasks.checkpoints import save_checkpoint
+
+
+def _bars() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+
+
+def _teller(progress: Progress, name: str) -> Callable[[str, float], None]:
+    """Shows each step of a task as a bar of its own."""
+    bars: dict[str, Any] = {}
+
+    def show(step: str, done: float) -> None:
+        if step not in bars:
+            bars[step] = progress.add_task(f"{name}: {step}", total=1.0)
+        progress.update(bars[step], completed=done)
+
+    return show
+
+
+def checkpoints(
+    names: Annotated[list[str] | None, typer.Argument(help="tasks; all that are trained here when left out")] = None,
+    calibrate_only: Annotated[bool, typer.Option("--calibrate-only", help="keep the shipped checkpoints")] = False,
+    train_only: Annotated[bool, typer.Option("--train-only", help="keep the references")] = False,
+    evaluations: Annotated[int, typer.Option(help="of each search for the best known plan")] = SEARCH_EVALUATIONS,
+) -> None:
+    """Train the networks of built-in tasks from their seeds, calibrate them, and write checkpoints and references.json."""
+    if calibrate_only and train_only:
+        raise BadArgumentError("--calibrate-only and --train-only leave nothing to do; give one of them")
+    if evaluations < 1:
+        raise BadArgumentError(f"--evaluations {evaluations}: give at least 1")
+    try:
+        chosen = names or [row["name"] for row in registry.tasks() if registry.task_spec(row["name"]).trainer]
+        specs = [registry.task_spec(name) for name in chosen]
+    except ValueError as error:
+        raise BadArgumentError(str(error)) from error
+    torch.set_num_threads(1)  # so that any machine gives the shipped weights
+    with _bars() as progress:
+        for spec in specs:
+            show = _teller(progress, spec.name)
+            if not calibrate_only and spec.trainer:
+                trained = registry.resolve(spec.trainer)(spec.name, lambda done, show=show: show("training", done))
+                save_checkpoint(spec.name, trained)
+                registry.forget()
+            if not train_only:
+                write_reference(spec.name, calibrate(spec.name, show, evaluations))
+                registry.forget()
+
+
+def choose_w(
+    task: Annotated[str, typer.Argument(help="a built-in task, or module:function that returns a reptile_env.Task")],
+    plans: Annotated[int, typer.Option(help="random plans to measure")] = 2000,
+    cost: Annotated[str, typer.Option(help="what the utility weighs")] = "macs",
+) -> None:
+    """Measure random plans once and show what every weight of the metric makes of them."""
+    torch.set_num_threads(1)
+    evaluator = live_evaluator(resolve_task(task), Settings())
+    try:
+        with _bars() as progress:
+            show = _teller(progress, task)
+            choices = survey(evaluator, plans, cost=cost, progress=lambda done: show("random plans", done))
+    except ValueError as error:
+        raise BadArgumentError(str(error)) from error
+    table = Table("w", "best uniform rate", "scale", "mean random", "best of 200", f"best of {plans}", "separates")
+    for c in choices:
+        numbers = (f"{value:.3f}" for value in (c.scale, c.mean, c.best_of_200, c.best))
+        table.add_row(f"{c.w:g}", f"{c.uniform_rate:g}", *numbers, "yes" if c.separates else "no")
+    Console().print(table)
+    try:
+        print(f"w={choose(choices).w:g} separates best")
+    except ValueError as error:
+        print(f"{task}: {error}")
+        raise typer.Exit(1) from None
+
+
+def write_reference(name: str, entry: dict[str, object]) -> None:
+    """Replace one entry of references.json, whole or not at all; several processes may write."""
+    path = Path(registry.__file__).with_name("references.json")
+    with FileLock(path.with_suffix(".lock")):
+        entries = json.loads(path.read_text(encoding="utf-8")) | {name: entry}
+        draft = path.with_suffix(".draft")
+        draft.write_text(json.dumps(dict(sorted(entries.items())), indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, path)

@@ -1,0 +1,132 @@
+"""``python -m benchmarks tasks-page``: docs/tasks.md from the registry, the references and the correlations."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.correlations import FILE as CORRELATIONS
+from reptile_env.tasks import registry
+
+PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"
+SUITES = {
+    "core": "Data and checkpoints come with packages; a measurement takes milliseconds.",
+    "real": "Data are read from the folder that `REPTILE_DATA` names, or downloaded once; networks are trained here or published.",
+    "transfer": "Small networks of many kinds: agents train on one part and are scored on the other.",
+}
+INTRODUCTION = """# Tasks
+
+Written by `python -m benchmarks tasks-page` from the registry and the calibration; `reptile_env.tasks()` gives the same as rows.
+`python -m benchmarks checkpoints NAME` trains a network again and calibrates it, `--calibrate-only` verifies the numbers.
+
+A return of 0 is the dense network and 1 the best uniform rate. **random** is the mean return of random plans and then the best of
+200; **best** is the best plan known. **ms** is a measurement of a whole plan, one thread, on the machine that calibrated it (2
+cores, CPU). A dash: not calibrated yet. Under a budget the final MACs are capped at a fraction of the dense network's, and random
+search fills that budget.
+"""
+
+
+def page() -> str:
+    """The page in Markdown."""
+    rows = registry.tasks()
+    parts = [INTRODUCTION]
+    for suite, about in SUITES.items():
+        members = [row for row in rows if row["suite"] == suite]
+        if members:
+            parts.append(f"## {suite.capitalize()} tasks\n\n{about}\n\n{_networks(members)}")
+            known = [row for row in members if registry.references().get(row["name"], {}).get("budgets")]
+            if known:
+                parts.append(
+                    f"### Returns under a budget: best uniform / mean random / best of 200 / best known\n\n{_budgets(known)}"
+                )
+    if CORRELATIONS.exists():
+        parts.append(_correlations(json.loads(CORRELATIONS.read_text(encoding="utf-8"))))
+    sources = sorted({(row["data"], row["licence"]) for row in rows})
+    parts.append("## Data and licences\n\n" + _table(["data", "licence"], [list(source) for source in sources]))
+    return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def _networks(rows: list[dict[str, Any]]) -> str:
+    head = ["name", "family", "groups", "params", "MACs", "valid", "test", "w", "uniform", "random", "best", "ms"]
+    lines = []
+    for row in rows:
+        known = registry.references().get(row["name"], {})
+        drawn = known.get("random", {})
+        lines.append(
+            [
+                f"`{row['name']}`" + (" (test)" if row["split"] == "test" else ""),
+                row["family"],
+                *(_whole(row[key]) for key in ("groups", "params", "macs")),
+                *(_number(row[key], 3) for key in ("valid", "test")),
+                _number(known.get("w"), 2),
+                _number(row["uniform_rate"], 2),
+                f"{_number(drawn.get('mean'), 2)} / {_number(drawn.get('best_of_200'), 2)}",
+                _number(row["best_known"], 2),
+                _number(row["seconds"] and 1e3 * row["seconds"], 1),
+            ]
+        )
+    return _table(head, lines)
+
+
+def _budgets(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    caps = sorted({cap for row in rows for cap in registry.references()[row["name"]]["budgets"]}, key=float)
+    for row in rows:
+        cells = []
+        for cap in caps:
+            entry = registry.references()[row["name"]]["budgets"].get(cap)
+            numbers = entry and (
+                entry["uniform"]["return"],
+                entry["random"]["mean"],
+                entry["random"]["best_of_200"],
+                entry["best_known"]["return"],
+            )
+            cells.append(" / ".join(_number(number, 2) for number in numbers) if numbers else "-")
+        lines.append([f"`{row['name']}`", *cells])
+    return _table(["name", *(f"{float(cap):.0%}" for cap in caps)], lines)
+
+
+def _correlations(entries: dict[str, Any]) -> str:
+    lines = [
+        [f"`{name}`", *(_number(entry[key], 2) for key in ("valid_test", "finetuned_return", "finetuned_metric"))]
+        for name, entry in entries.items()
+    ]
+    counts = sorted({(entry["plans"], entry["finetune_steps"]) for entry in entries.values()})
+    told = "; ".join(f"{plans} random plans, a fine-tune of {steps} steps" for plans, steps in counts)
+    return (
+        "## How far a validation return can be trusted\n\n"
+        f"Spearman's rank correlation, by `python -m benchmarks correlations` ({told}): of the validation return with the test "
+        "return; of the validation return with the metric after the fine-tune; of the metric before with the metric after it.\n\n"
+        + _table(["task", "return, valid and test", "return and fine-tuned metric", "metric and fine-tuned metric"], lines)
+    )
+
+
+def _whole(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def tasks_page(
+    check: Annotated[bool, typer.Option("--check", help="write nothing; exit status 1 if the page is not up to date")] = False,
+) -> None:
+    """Write docs/tasks.md: every built-in task with its numbers."""
+    text = page()
+    if check:
+        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
+            print(f"{PAGE} is not up to date; run python -m benchmarks tasks-page")
+            raise typer.Exit(1)
+        return
+    PAGE.write_text(text, encoding="utf-8")
+    print(PAGE)

@@ -1,0 +1,1 @@
+"""What tasks there are, as plain data; nothing here imports torch or reads a file."""
