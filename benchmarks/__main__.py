@@ -39,7 +39,6 @@ app.command()(table)
 def quality(
     networks: Annotated[list[str] | None, typer.Argument(help="fashion-resnet20, minilm; both when left out")] = None,
     data: Annotated[Path | None, typer.Option(help="folder of the data of the one network that is named")] = None,
-    cache: Annotated[Path, typer.Option(help="where networks that this trains are kept")] = Path("runs/networks"),
     out: Annotated[Path | None, typer.Option(help="a new folder for quality.json, quality.md and quality.png")] = None,
 ) -> None:
     """Compare every way of compressing on real networks; rows are on disk as soon as they are measured."""
@@ -63,7 +62,7 @@ def quality(
 
         for name in chosen:
             try:
-                compression_quality.measure(name, data, cache, folder, done, show)
+                compression_quality.measure(name, data, folder, done, show)
             except FileNotFoundError as error:
                 raise BadArgumentError(str(error)) from error
     print((folder / "quality.md").read_text(encoding="utf-8"), end="")

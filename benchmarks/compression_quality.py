@@ -11,34 +11,34 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from agents.picture import BLACK, BLUE, GREEN, GREY, ORANGE
-from benchmarks import fashion
 from benchmarks.quality_methods import cnn_methods, goals, transformer_methods
 from benchmarks.quality_rows import Row, rows, save, torch_pruning_row
 from reptile_env.compression.plan import Plan
 from reptile_env.evaluation.live import LiveEvaluator
+from reptile_env.tasks.fashion import task as fashion_task
 from reptile_env.tasks.sts import task as minilm_task
 
 NETWORKS = ("fashion-resnet20", "minilm")
+FASHION_VALID = 5_000  # every image that the network was not trained on; its task measures fewer, for speed
 
 Progress = Callable[[str, float], None]
 
 
-def measure(network: str, data: Path | None, cache: Path, folder: Path, done: list[Row], progress: Progress) -> None:
+def measure(network: str, data: Path | None, folder: Path, done: list[Row], progress: Progress) -> None:
     """Measure every method on a network, adding rows to `done`; what is there is on disk after each of them.
 
     Args:
         network: one of `NETWORKS`.
         data: folder of its data; None: where its package or `REPTILE_DATA` puts it.
-        cache: where a network that this trains is kept.
         folder: of the results.
         done: rows so far.
         progress: told what is done and the fraction of it.
     """
     if network == "fashion-resnet20":
-        task = fashion.task(data or fashion.FOLDER, cache, lambda part: progress(f"{network}: training", part))
+        task = fashion_task("fashion-resnet20", data, FASHION_VALID)
         methods, others = cnn_methods(), iter([lambda: torch_pruning_row(task, 0.5)])
     else:
-        task = minilm_task(data)
+        task = minilm_task(folder=data, valid=None)
         methods, others = transformer_methods(_encoder_share), iter([])
     total = len(methods) + (network == "fashion-resnet20")
     made = itertools.chain(rows(task, methods), (other() for other in others))

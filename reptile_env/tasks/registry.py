@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _specs: dict[str, TaskSpec] = {}
 # Files of plain data, each with a tuple SPECS; a new one is named here.
-_CATALOGUES = ("core",)
+_CATALOGUES = ("core", "images", "language")
 
 
 def register_task(spec: TaskSpec) -> None:

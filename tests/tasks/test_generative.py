@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from reptile_env.evaluation.live import LiveEvaluator
 from reptile_env.evaluation.settings import Settings
-from reptile_env.tasks.generative import FrechetDistance, negative_elbo, negative_elbo_with_logits
+from reptile_env.tasks.generative import FrechetDistance, FrechetScore, negative_elbo, negative_elbo_with_logits
 from reptile_env.tasks.idx import read_idx
 from reptile_env.tasks.metrics import LOSSES, METRICS, resolve_metric
 from reptile_env.tasks.task import Task
@@ -119,6 +119,25 @@ class TestFrechetDistance:
         model, x = made("generator")[0], draw(20, 16)
         with pytest.raises(ValueError, match="metric 'frechet_distance' can't score outputs"):
             Task(model, (x[:10], x[:10]), (x[10:], x[10:]), metric=FrechetDistance(nn.Linear(5, 3)), loss="mse")
+
+
+class TestFrechetScore:
+    def test_is_the_part_of_the_variance_that_the_distance_leaves(self) -> None:
+        features = nn.Linear(6, 4)
+        score, distance = FrechetScore(features), FrechetDistance(features)
+        x, y = draw(300, 6), 0.8 * draw(300, 6, seed=1) + 0.2
+        variance = float(features(y).detach().double().var(0).sum())
+        assert float(score(x, y)) == pytest.approx(1 - float(distance(x, y)) / variance)
+        assert float(score(y, y)) == pytest.approx(1)
+
+    def test_no_variety_is_worth_nothing(self) -> None:
+        score, y = FrechetScore(nn.Identity()), draw(300, 4)
+        assert float(score(y.mean(0).expand(50, 4), y)) == pytest.approx(0, abs=1e-6)
+        assert float(score(y + 9, y)) == 0
+
+    def test_higher_is_better_without_being_told(self) -> None:
+        score = FrechetScore(nn.Identity())
+        assert resolve_metric(score, None) == ("frechet_score", score, True)
 
 
 class TestNegativeElbo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -58,14 +59,25 @@ def test_a_missing_package_or_folder_is_named(monkeypatch: pytest.MonkeyPatch, t
 @needs_package
 @pytest.mark.slow  # the package is installed for the slow tests alone
 def test_files_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"stsb-en-train\.csv is missing"):
+    with pytest.raises(FileNotFoundError, match=r"stsb-en-train\.csv is missing; get it from https://raw\.githubusercontent"):
         sts.sts_benchmark(tmp_path)
-    (tmp_path / sts.FILES["train"]).write_text("a,b\n")
-    with pytest.raises(ValueError, match=r"row 1: .*got 2 fields"):
-        sts.sts_benchmark(tmp_path)
-    (tmp_path / sts.FILES["train"]).write_text("a,b,high\n")
-    with pytest.raises(ValueError, match="a score is no number"):
-        sts.sts_benchmark(tmp_path)
+    path = tmp_path / sts.FILES["train"].name
+    for text, said in (
+        ("a,b,1\na,b\n", r"row 2: .*got 2 fields"),
+        ("a,b,high\n", "row 1: a score is no number"),
+        ("a,b,2\na,b,5.5\n", "row 2: a score is from 0 to 5, got 5.5"),
+        ("", "is empty; remove it and fetch it again"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=said):
+            sts.sts_benchmark(tmp_path)
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the STS benchmark in $REPTILE_DATA/stsb")
+@pytest.mark.parametrize("part", sts.FILES)
+def test_the_expected_bytes_are_those_of_the_benchmark(part: str) -> None:
+    file = sts.FILES[part]
+    assert hashlib.sha256((FOLDER / file.name).read_bytes()).hexdigest() == file.sha256
 
 
 @needs_package
@@ -73,7 +85,7 @@ def test_files_are_checked(tmp_path: Path) -> None:
 def test_pairs_are_tokenised_and_start_with_one_of_median_length(tmp_path: Path) -> None:
     rows = [("a " * n, "b", f"{n % 6}") for n in (3, 80, 1, 9, 5)]
     for file in sts.FILES.values():
-        (tmp_path / file).write_text("".join(f'"{a.strip()}",{b},{score}\n' for a, b, score in rows))
+        (tmp_path / file.name).write_text("".join(f'"{a.strip()}",{b},{score}\n' for a, b, score in rows))
     split = sts.sts_benchmark(tmp_path)["train"]
     first, mask, second, second_mask = split.inputs
     assert first.shape == second.shape == (5, sts.LONGEST)
@@ -87,7 +99,7 @@ def test_pairs_are_tokenised_and_start_with_one_of_median_length(tmp_path: Path)
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the STS benchmark in $REPTILE_DATA/stsb")
 def test_the_published_network_scores_what_was_published() -> None:
     state = torch.get_rng_state()
-    task = sts.task()
+    task = sts.task(valid=None)
     assert torch.equal(torch.get_rng_state(), state)
     valid = task.score(task.outputs(task.model, task.valid), task.valid)[0]
     assert valid == pytest.approx(0.867, abs=1e-3)
