@@ -50,7 +50,9 @@ def find() -> Path:
     Raises:
         ConnectionError: it can't be downloaded; see `reptile_env.tasks.download.fetch`, as for other errors.
     """
-    if DEBIAN.is_dir() and not any((data_folder() / FOLDER).glob("*-ubyte*")):
+    # Locks and parts of a download that failed are no data.
+    own = [*(data_folder() / FOLDER).glob("t*-ubyte"), *(data_folder() / FOLDER).glob("t*-ubyte.gz")]
+    if DEBIAN.is_dir() and not own:
         return DEBIAN
     return fetch_idx(FOLDER, ADDRESS, FILES)
 
