@@ -34,10 +34,10 @@ def _goals(axes: Axes, rows: list[Row]) -> None:
     colors = [GREEN if row.met else ORANGE for row in rows]
     axes.barh(range(len(rows)), [margin - 1 for margin in margins], left=1, color=colors, height=0.7)
     axes.set_xscale("log")
-    axes.set_xlim(min([0.5, *margins]) / 1.5, max([2.0, *margins]) * 1.5)
+    axes.set_xlim(min([0.5, *margins]) / 1.5, max([2.0, *margins]) * 20)  # room for what is written behind the bars
     for position, row in enumerate(rows):
         text = f"{number(row.measured)} {row.unit}".strip() + f" ({row.goal})"
-        _write(axes, text, 1, position, "right" if row.met else "left")  # of the bar's foot, where the bar isn't
+        _write(axes, text, max(margins[position], 1), position, "left")  # behind the bar, or behind the goal that it misses
     axes.axvline(1, color=BLACK, lw=1)
     _labels(axes, rows)
     axes.set_xlabel("times better than the goal (green: met)")
