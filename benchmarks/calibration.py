@@ -14,7 +14,7 @@ from agents.cma_es import CmaEs
 from agents.coordinate_ascent import CoordinateAscent
 from agents.random_search import RandomSearch
 from agents.trace import Row
-from benchmarks.budgets import BUDGETS, SAMPLE, budgeted, inner_of, table_optimum
+from benchmarks.budgets import BUDGETS, SAMPLE, budgeted, inner_of, share_best, table_optimum
 from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
 from reptile_env.evaluation.live import LiveEvaluator
 from reptile_env.evaluation.reference import uniform_plan
@@ -91,7 +91,7 @@ def calibrate(
             "test": best_test.metric,
             "relative_cost": best_test.cost(reference.cost) / reference.dense.cost(reference.cost),
             "found_by": found_by,
-            "command": f"python -m benchmarks checkpoints {name} --calibrate-only",
+            "command": f"python -m benchmarks checkpoints {name} --calibrate-only --evaluations {evaluations}",
             "plan": plan.to_dict(),
         },
         "reptile_env": reptile_env.__version__,
@@ -99,6 +99,7 @@ def calibrate(
     check(name, entry)
     capped = max(evaluations // CAPPED_SHARE, 1)
     entry["budgets"] = {f"{budget:g}": budgeted(name, budget, min(CAPPED_PLANS, capped), capped, progress) for budget in budgets}
+    share_best(entry, lambda better: evaluator.test(better).metric)
     return entry
 
 

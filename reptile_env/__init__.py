@@ -35,20 +35,18 @@ _LAZY = {
     "measure_latency": "reptile_env.compression.timing",
 }
 
-_IDS: dict[str, dict[str, Any]] = {
-    "ReptilePrune-v0": {},
-    "ReptilePruneDiscrete-v0": {"action": "discrete"},
+_ONE = ("reptile_env.env:ReptilePruneEnv", "reptile_env.vector:make_vector")
+_MANY = ("reptile_env.transfer:ReptilePruneTransferEnv", "reptile_env.transfer:make_vector")
+_IDS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
+    "ReptilePrune-v0": (_ONE, {}),
+    "ReptilePruneDiscrete-v0": (_ONE, {"action": "discrete"}),
     # MACs do not see bits, so bytes is what this id saves.
-    "ReptileCompress-v0": {"action": "joint", "cost": "bytes"},
+    "ReptileCompress-v0": (_ONE, {"action": "joint", "cost": "bytes"}),
+    "ReptilePruneTransfer-v0": (_MANY, {}),
 }
 
-for _id, _kwargs in _IDS.items():
-    gym.register(
-        _id,
-        entry_point="reptile_env.env:ReptilePruneEnv",
-        vector_entry_point="reptile_env.vector:make_vector",
-        kwargs=_kwargs,
-    )
+for _id, ((_entry, _vector_entry), _kwargs) in _IDS.items():
+    gym.register(_id, entry_point=_entry, vector_entry_point=_vector_entry, kwargs=_kwargs)
 
 
 def __getattr__(name: str) -> Any:

@@ -49,12 +49,13 @@ class Group:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         evaluator, groups = batch.evaluator, range(len(batch.evaluator.sizes))
-        views = [View(evaluator, evaluator.dense, group, 0.0, 0.0, 0.0, 0.0, 0.0, batch.rules.components) for group in groups]
+        components, w = batch.rules.components, batch.scene.reference.w
+        views = [View(evaluator, evaluator.dense, group, 0.0, 0.0, 0.0, 0.0, 0.0, components, w) for group in groups]
         self._still = np.stack([observations.group(view) for view in views])
         self._sparsity = 1 - batch.widths / np.array(evaluator.sizes)[:, None]
 
     def __call__(self, at: Episodes) -> Seen:
-        """The observations, ``(episodes, 22)``."""
+        """The observations, ``(episodes, 23)``."""
         batch, group = self._batch, self._batch.group[at.made]
         out: Seen = self._still.take(group, axis=0)
         cost = batch.worth.relative_cost[at.row]
@@ -106,8 +107,8 @@ class Infos:
         infos = {entry: value for name, array in data.items() for entry, value in ((name, array), (f"_{name}", everyone))}
         ended = at.made == batch.steps
         if ended.any():
-            total, anchors = np.where(ended, at.total, 0.0), batch.scene.anchors
-            score = np.where(ended, (at.total - anchors.uniform) / (anchors.best - anchors.uniform), 0.0)
+            total = np.where(ended, at.total, 0.0)
+            score = np.where(ended, batch.scene.anchors.score(at.total), 0.0)
             infos |= {"return": total, "_return": ended, "score": score, "_score": ended}
         return infos
 

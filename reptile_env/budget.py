@@ -112,7 +112,7 @@ class BudgetWall:
             round_: number of the round, from 0.
             asked: must not undo compression.
         """
-        passes = [self._rounds - round_ - 1 + (i > group) for i in range(len(levels[0]))]
+        passes = self._passes(group, round_)
 
         def within(chunk: Sequence[Decision]) -> NDArray[np.bool_]:
             return np.asarray(self._least(levels, group, chunk, passes) <= self.cap)
@@ -136,6 +136,14 @@ class BudgetWall:
             if fitting.any():
                 return chunk[int(np.argmax(fitting))]
         raise AssertionError("the budget wall was stepped over")
+
+    def leaves_in_reach(self, levels: Levels, group: int, round_: int, asked: Decision) -> bool:
+        """Whether the cap can still be met after `asked`, so that `decide` leaves it as it is; arguments as there."""
+        return self._is_within(levels, group, asked, self._passes(group, round_))
+
+    def _passes(self, group: int, round_: int) -> list[int]:
+        """For each group how many decisions are left after the one on `group`."""
+        return [self._rounds - round_ - 1 + (i > group) for i in range(len(self._ranks))]
 
     def _is_within(self, levels: Levels, group: int, asked: Decision, passes: Sequence[int]) -> bool:
         if self._bits or any(self._ranks):

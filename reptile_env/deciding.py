@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
 
 from reptile_env.budget import Decision
 from reptile_env.compression.plan import Plan, Request, removal_count
@@ -27,6 +32,24 @@ class Outcome(NamedTuple):
     bits: int
     rank: float
     bit: bool
+
+
+def left_alone(scene: Scene, at: Position, rates: Sequence[float]) -> NDArray[np.bool_]:
+    """For each of `rates` whether the budget would carry it out on the current group as it is; all of them without a budget.
+
+    Raises:
+        ResetNeeded: the episode has ended.
+    """
+    if at.ended:
+        raise ResetNeeded("the episode has ended; call reset() first")
+    wall, grid, plan = scene.wall, scene.evaluator.grid, at.plan
+    if wall is None:
+        return np.ones(len(rates), bool)
+    width, bits, rank = plan.widths[at.group], plan.bits[at.group], plan.ranks[at.group]
+    counts = [removal_count(width, rate) for rate in rates]
+    if grid is not None:
+        counts = [grid.nearest(at.group, width, count) for count in counts]
+    return np.array([wall.leaves_in_reach(plan.levels, at.group, at.round, Decision(count, bits, rank)) for count in counts])
 
 
 def decide(scene: Scene, at: Position, requested: Request, carried_out: bool) -> Outcome:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from reptile_env import observations, rewards, showing
 from reptile_env.actions import make_actions
 from reptile_env.compression.plan import FLOAT_BITS, Plan, Request
-from reptile_env.deciding import Outcome, start, take_step
+from reptile_env.deciding import Outcome, left_alone, start, take_step
 from reptile_env.episode import Position, Rules
 from reptile_env.errors import number
 from reptile_env.evaluation.resources import Resources
@@ -54,16 +54,16 @@ class ReptilePruneEnv(Explorable):
     ## Observation Space
     ``Box(0, 1, (n,), float32)``. ``"network"``: sparsity of every group, one-hot of the current group, metric and cost
     relative to dense, progress, budget left: ``2 * groups + 4``. ``"group"``: a description of the current group, of the same
-    length for every network: 22. Where decisions are about more than the rate, both go on: with bits, bits / 32 (of every group;
+    length for every network: 23. Where decisions are about more than the rate, both go on: with bits, bits / 32 (of every group;
     of the current one); with rank, the rank likewise, and in ``"group"`` whether the group can be factored. With all three
-    components these are ``4 * groups + 4`` and 25 numbers.
+    components these are ``4 * groups + 4`` and 26 numbers.
 
     ## Rewards
     ``"tradeoff"``: change of ``U = w * metric/metric_dense + (1 - w) * (1 - cost/cost_dense)``, divided by what the best
     uniform setting gains. The return is 0 for the dense network and 1 for the best uniform setting: the best rate among
     multiples of 0.05 up to ``max_rate`` (among the listed rates), given to all groups alike; for ``ReptileCompress-v0`` the best
     of rates 0, 0.2, 0.4, 0.6, bits 32, 8, 6, 4 and ranks 1, 0.5, as far as they are components. Others: ``"loss"``,
-    ``"amc_params"``, ``"amc_macs"``, ``"accuracy"``, or a callable of a `reptile_env.rewards.Transition`.
+    ``"amc_params"``, ``"amc_macs"``, ``"accuracy"``, ``"purl"``, or a callable of a `reptile_env.rewards.Transition`.
 
     ## Starting State
     The dense network. With a list of tasks, one of them is drawn at each reset; ``options={"task": name}`` names it.
@@ -74,7 +74,8 @@ class ReptilePruneEnv(Explorable):
     ## Budget
     ``budget=0.5`` caps the final cost. The rate of a decision is raised as far as it takes for the decisions that are left, at
     their deepest, to meet the cap; where the largest rate is not enough, its bits are lowered one by one, and then its rank.
-    ``info["budget_bit"]`` says when that happened. An action that leaves the cap in reach is carried out as it is.
+    ``info["budget_bit"]`` says when that happened. An action that leaves the cap in reach is carried out as it is;
+    ``env.unwrapped.action_masks()`` says which listed rates do.
 
     ## Arguments
     See below. ``info`` holds group, rate_requested, rate, measured, budget_bit, metric, loss, params, macs, bytes (and latency
@@ -177,10 +178,11 @@ class ReptilePruneEnv(Explorable):
         )
         resources = Resources(cache_bytes, disk_cache, num_threads)
         super().__init__(rules, make_scenes(task, evaluator, settings, rules, self._actions.sweep, w, reward, resources))
-        lengths = {self._observation.length(len(s.evaluator.sizes), rules.components) for s in self._scenes}
-        if len(lengths) > 1:
-            raise ValueError("tasks of different numbers of groups need observation='group', which is the same for all")
-        self.observation_space = spaces.Box(0.0, 1.0, (lengths.pop(),), np.float32)
+        length = self._observation.length(len(self._scenes[0].evaluator.sizes), rules.components)
+        for scene in self._scenes if self._observation.grows else ():
+            if self._observation.length(len(scene.evaluator.sizes), rules.components) != length:
+                raise ValueError("tasks of different numbers of groups need observation='group', which is the same for all")
+        self.observation_space = spaces.Box(0.0, 1.0, (length,), np.float32)
         self.action_space = self._actions.space
 
     # -- Gymnasium ---------------------------------------------------------------------------------------------------
@@ -196,11 +198,12 @@ class ReptilePruneEnv(Explorable):
         """
         if isinstance(seed, bool):
             raise TypeError(f"seed must be a whole number, got bool {seed}")
-        index = chosen_scene(self._scenes, {} if options is None else options)
+        index = chosen_scene(self._scenes.names, {} if options is None else options)
         super().reset(seed=seed)
         if index is None:
             index = int(self.np_random.integers(len(self._scenes))) if len(self._scenes) > 1 else 0
-        at = self._position = start(self._scenes[index], index)
+        self._scene = self._scenes[index]
+        at = self._position = start(self._scene, index)
         self._history = [(1.0, 1.0)]
         if self.render_mode == "human":
             self.render()
@@ -242,7 +245,7 @@ class ReptilePruneEnv(Explorable):
 
     def render(self) -> Any:
         """A string (``ansi``), an image ``(height, width, 3)`` uint8 (``rgb_array``), or None after drawing (``human``)."""
-        frame = showing.frame(self._scenes[self._at.scene], self._rules, self._at, tuple(self._history))
+        frame = showing.frame(self._scene, self._rules, self._at, tuple(self._history))
         return self._renderer.render(frame, int(self.metadata["render_fps"]))
 
     def close(self) -> None:
@@ -263,6 +266,19 @@ class ReptilePruneEnv(Explorable):
             ValueError: no action asks for this, or one of them is not decided on and not at its default.
         """
         return self._actions.action_for(Request(rate, bits, rank))
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Bool ``(len(rates),)``: which actions leave the budget in reach, so that it would not raise their rate.
+
+        At least one does. Without a budget all do. Masked algorithms (sb3-contrib's MaskablePPO) ask for this before each step.
+
+        Raises:
+            ValueError: the actions are not discrete.
+            ResetNeeded: no episode, or one that has ended.
+        """
+        if self._actions.rates is None:
+            raise ValueError("only listed rates can be masked; use ReptilePruneDiscrete-v0")
+        return left_alone(self._scene, self._at, self._actions.rates)
 
     def optimum(self) -> tuple[Plan, float]:
         """The best plan that an episode of the current task can end with, and its return; for ``evaluator="table"``.

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
 from reptile_env.compression.plan import FLOAT_BITS, Plan, removal_count
-from reptile_env.evaluation.live import live_evaluator
-from reptile_env.evaluation.reference import make_reference
+from reptile_env.evaluation.base import Evaluator, make_evaluator
+from reptile_env.evaluation.reference import Reference, make_reference
 from reptile_env.evaluation.settings import check_cost, make_settings
+
+if TYPE_CHECKING:
+    from reptile_env.evaluation.live import LiveEvaluator
+    from reptile_env.evaluation.table import TableEvaluator
 
 STEP = 0.1  # of a group's dense channels: how much deeper "one step deeper" is
 UNITS = {"structured": "channels", "unstructured": "weights", "2:4": "pairs of every four weights"}
@@ -29,7 +33,8 @@ class GroupExplanation:
         undo_metric: change of the metric if this group were given back whole.
         undo_cost: change of the cost, relative to dense, by that.
         undo_return: change of the return by that.
-        deeper_metric: change of the metric if the group lost a tenth of its dense channels more.
+        deeper_metric: change of the metric if the group lost a tenth of its dense channels more (on a table: what of its grid is
+            nearest to that).
         deeper_cost: change of the cost, relative to dense, by that.
         deeper_return: change of the return by that.
         reason: these numbers in a sentence.
@@ -50,7 +55,12 @@ class GroupExplanation:
 
 
 def explain(
-    task: Any, plan: Plan | Mapping[str, Any], cost: str = "macs", w: float | None = None, **settings: Any
+    task: Any,
+    plan: Plan | Mapping[str, Any],
+    cost: str = "macs",
+    w: float | None = None,
+    evaluator: str = "live",
+    **settings: Any,
 ) -> list[GroupExplanation]:
     """Explain each group of a plan by measuring its two neighbours: the cut undone, and the cut one step deeper.
 
@@ -59,6 +69,7 @@ def explain(
         plan: a `Plan` or its JSON form.
         cost: which cost the return weighs.
         w: weight of the metric in the utility; default the task's own.
+        evaluator: ``"live"`` runs the network, ``"table"`` looks the neighbours up.
         **settings: of `Settings`, those that the plan was found with.
 
     Returns:
@@ -67,21 +78,34 @@ def explain(
     Raises:
         ValueError: a plan of another network, an unknown cost or setting.
     """
-    evaluator = live_evaluator(task, make_settings(**settings))
-    chosen = plan if isinstance(plan, Plan) else Plan.from_dict(plan)
-    reference = make_reference(evaluator, check_cost(cost), uniform_rates(DEFAULT_MAX_RATE), w)
+    made = make_evaluator(evaluator, task, make_settings(**settings))
+    reference = make_reference(made, check_cost(cost), uniform_rates(DEFAULT_MAX_RATE), w)
+    return explain_measured(made, reference, plan if isinstance(plan, Plan) else Plan.from_dict(plan))
+
+
+def explain_measured(evaluator: Evaluator, reference: Reference, plan: Plan) -> list[GroupExplanation]:
+    """As `explain`, where evaluator and scale are at hand, such as those of an environment.
+
+    Args:
+        evaluator: measures the neighbours.
+        reference: the scale of returns; its cost is the one that is told of.
+        plan: what is explained.
+
+    Raises:
+        ValueError: a plan of another network.
+    """
     # Where the network was trained in between, what the round before removed can't be given back.
-    whole = evaluator.dense if chosen.parent is None else chosen.parent
-    here, dense_cost = evaluator.measure(chosen), reference.dense.cost(cost)
+    whole = evaluator.dense if plan.parent is None else plan.parent
+    here, cost, dense_cost = evaluator.measure(plan), reference.cost, reference.dense_cost
+    chosen_by = cast("LiveEvaluator | TableEvaluator", evaluator).chosen
     explanations = []
     for index, (name, size, sensitivity) in enumerate(
         zip(evaluator.group_names, evaluator.sizes, evaluator.sensitivity(), strict=True)
     ):
-        kept = chosen.widths[index]
-        count = min(max(1, removal_count(size, STEP)), kept - 1)
-        undone = evaluator.measure(chosen.replace(index, whole.keep[index], bits=whole.bits[index], rank=whole.ranks[index]))
-        deeper = evaluator.measure(evaluator.cut(chosen, index, count))
-        only = evaluator.dense.replace(index, chosen.keep[index], bits=chosen.bits[index], rank=chosen.ranks[index])
+        count = _deeper(evaluator, index, plan.widths[index])
+        undone = evaluator.measure(plan.replace(index, whole.keep[index], bits=whole.bits[index], rank=whole.ranks[index]))
+        deeper = evaluator.measure(evaluator.cut(plan, index, count))
+        only = evaluator.dense.replace(index, plan.keep[index], bits=plan.bits[index], rank=plan.ranks[index])
         alone = evaluator.costs.all(*only.levels)[cost]
         changes = {
             f"{what}_{quantity}": value
@@ -92,17 +116,23 @@ def explain(
                 ("return", reference.return_of(other) - reference.return_of(here)),
             )
         }
-        keeps = f"{name} keeps {kept} of {size} {UNITS[evaluator.settings.granularity]}{_extras(chosen, index)}"
-        if name in evaluator.chosen:
-            keeps += f", chosen by {evaluator.chosen[name]}"
-        untouched = only == evaluator.dense
-        reason = _reason(keeps, untouched, count, evaluator.metric_name, cost, changes)
-        explanations.append(
-            GroupExplanation(
-                group=name, kept=kept, size=size, sensitivity=sensitivity, saved=1 - alone / dense_cost, **changes, reason=reason
-            )
-        )
+        kept = plan.widths[index]
+        keeps = f"{name} keeps {kept} of {size} {UNITS[evaluator.settings.granularity]}{_extras(plan, index)}"
+        if name in chosen_by:
+            keeps += f", chosen by {chosen_by[name]}"
+        reason = _reason(keeps, only == evaluator.dense, count, evaluator.metric_name, cost, changes)
+        saved = 1 - alone / dense_cost
+        explanations.append(GroupExplanation(name, kept, size, sensitivity, saved, **changes, reason=reason))
     return explanations
+
+
+def _deeper(evaluator: Evaluator, group: int, width: int) -> int:
+    """How many channels one step deeper removes; 0 where no more can go."""
+    step = max(1, removal_count(evaluator.sizes[group], STEP))
+    if evaluator.grid is None:
+        return min(step, width - 1)
+    counts = [count for count in evaluator.grid.counts(group, width) if count]
+    return min(counts, key=lambda count: abs(count - step), default=0)
 
 
 def _extras(plan: Plan, index: int) -> str:

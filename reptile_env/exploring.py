@@ -12,10 +12,11 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from reptile_env.compression.plan import Plan
-from reptile_env.episode import Position, Rules, Scene, Snapshot
+from reptile_env.episode import Position, Rules, Snapshot
 from reptile_env.evaluation.base import Evaluator
 from reptile_env.evaluation.measurement import Measurement
 from reptile_env.evaluation.reference import Reference
+from reptile_env.scenes import Scenes
 
 
 class Explorable(gym.Env[NDArray[np.float32], Any]):
@@ -26,8 +27,9 @@ class Explorable(gym.Env[NDArray[np.float32], Any]):
         scenes: its tasks.
     """
 
-    def __init__(self, rules: Rules, scenes: list[Scene]) -> None:
+    def __init__(self, rules: Rules, scenes: Scenes) -> None:
         self._rules, self._scenes = rules, scenes
+        self._scene = scenes[0]  # the current one
         self._position: Position | None = None
         self._history: list[tuple[float, float]] = []
         self._best: dict[str, Position] = {}
@@ -36,6 +38,16 @@ class Explorable(gym.Env[NDArray[np.float32], Any]):
     def groups(self) -> tuple[str, ...]:
         """Names of the current task's groups, in network order (of the first task before the first reset)."""
         return self._scene.evaluator.group_names
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, one of which is drawn at each reset."""
+        return self._scenes.names
+
+    @property
+    def most_groups(self) -> int:
+        """Groups of the task that has the most; networks that were not met yet are made for this."""
+        return max(len(scene.evaluator.sizes) for scene in self._scenes)
 
     @property
     def plan(self) -> Plan:
@@ -51,6 +63,10 @@ class Explorable(gym.Env[NDArray[np.float32], Any]):
     def evaluator(self) -> Evaluator:
         """The current task's evaluator."""
         return self._scene.evaluator
+
+    def evaluator_of(self, task: str) -> Evaluator:
+        """The evaluator of one of the tasks, by its name."""
+        return self._scenes[self._scenes.names.index(task)].evaluator
 
     @property
     def reference(self) -> Reference:
@@ -79,6 +95,10 @@ class Explorable(gym.Env[NDArray[np.float32], Any]):
         """What the network compressed to `plan` measures on the validation split."""
         return self.evaluator.measure(plan)
 
+    def score(self, episode_return: float) -> float:
+        """A return on the scale of scores: 0 for the best uniform rate, 1 for the best plan known; NaN where none is known."""
+        return self._scene.anchors.score(episode_return)
+
     def snapshot(self) -> Snapshot:
         """The current point of the episode, generator included; cheap."""
         generator = copy.deepcopy(dict(self.np_random.bit_generator.state))
@@ -98,7 +118,7 @@ class Explorable(gym.Env[NDArray[np.float32], Any]):
             raise ValueError("the snapshot is of another task; restore it in an environment made with the same arguments")
         if state.rules != self._terms(scene):
             raise ValueError("the snapshot was taken under other rules; restore it in an environment made with the same arguments")
-        self._position = state.position
+        self._position, self._scene = state.position, self._scenes[scene]
         self._history = list(state.history)
         self.np_random.bit_generator.state = copy.deepcopy(state.generator)
         return self._observe()
@@ -108,10 +128,6 @@ class Explorable(gym.Env[NDArray[np.float32], Any]):
         if self._position is None:
             raise ResetNeeded("call reset() first")
         return self._position
-
-    @property
-    def _scene(self) -> Scene:
-        return self._scenes[self._position.scene if self._position else 0]
 
     def _terms(self, scene: int) -> tuple[Any, ...]:
         """What decides how an episode goes on from a position."""

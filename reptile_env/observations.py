@@ -30,6 +30,7 @@ class View(NamedTuple):
         budget_left: how far the cost is above the cap, relative to dense; 0 without a cap.
         previous_rate: rate carried out by the last decision.
         components: what a decision is about: some of ``rate``, ``bits`` and ``rank``.
+        w: weight of the metric in the utility.
     """
 
     evaluator: Evaluator
@@ -41,6 +42,7 @@ class View(NamedTuple):
     budget_left: float
     previous_rate: float
     components: tuple[str, ...]
+    w: float
 
 
 def network(view: View) -> NDArray[np.float32]:
@@ -80,6 +82,7 @@ GROUP_FEATURES = (
     "cost",
     "progress",
     "budget left",
+    "weight of metric",
 )
 # What follows where decisions are about bits, and about ranks.
 BITS_FEATURES = ("bits",)
@@ -119,6 +122,7 @@ def group(view: View) -> NDArray[np.float32]:
         view.relative_cost,
         view.progress,
         view.budget_left,
+        view.w,
     ]
     if "bits" in view.components:
         values.append(view.plan.bits[index] / FLOAT_BITS)
@@ -138,6 +142,11 @@ class Observation:
 
     observe: Callable[[View], NDArray[np.float32]]
     length: Callable[[int, tuple[str, ...]], int]
+
+    @property
+    def grows(self) -> bool:
+        """Whether networks of more groups have longer observations."""
+        return self.length(1, ()) != self.length(2, ())
 
 
 # Named functions, not lambdas: environments are pickled with them.

@@ -50,6 +50,8 @@ class Transition(NamedTuple):
 
 Reward = Callable[[Transition], float]
 GAMMA = 0.5  # what the train loss counts beside the validation loss
+BETA = 5.0  # what shortfalls are multiplied by in `purl`
+TARGET_ACCURACY, TARGET_SPARSITY = 1.0, 0.5  # of `purl`, by default
 
 
 def tradeoff(t: Transition) -> float:
@@ -83,15 +85,32 @@ def accuracy(t: Transition) -> float:
     return t.after.metric if t.terminated else 0.0
 
 
+def purl(t: Transition, accuracy: float = TARGET_ACCURACY, sparsity: float = TARGET_SPARSITY) -> float:
+    """``-5 * (max(1 - A / accuracy, 0) + max(1 - P / sparsity, 0))`` at every decision (Gupta et al., PuRL, 2020).
+
+    A is the last measured metric as a fraction of the dense network's, P the fraction of the parameters that is gone. Other
+    targets: ``reward=functools.partial(purl, sparsity=0.8)``.
+
+    Args:
+        t: the decision.
+        accuracy: target of A, above 0.
+        sparsity: target of P, in (0, 1].
+    """
+    lost = max(1 - t.after.metric / t.dense.metric / accuracy, 0.0)
+    kept = max(1 - (1 - t.after.params / t.dense.params) / sparsity, 0.0)
+    return -BETA * (lost + kept)
+
+
 REWARDS: dict[str, Reward] = {
     "tradeoff": tradeoff,
     "loss": loss,
     "amc_params": amc_params,
     "amc_macs": amc_macs,
     "accuracy": accuracy,
+    "purl": purl,
 }
 _NEEDS_TRAIN_LOSS = {"loss"}
-_NEEDS_ERROR_RATE = {"amc_params", "amc_macs"}
+_NEEDS_ERROR_RATE = {"amc_params", "amc_macs", "purl"}
 
 
 def resolve(reward: str | Reward) -> Reward:
@@ -116,5 +135,5 @@ def needs_train_loss(reward: str | Reward) -> bool:
 
 
 def needs_error_rate(reward: str | Reward) -> bool:
-    """Whether the reward reads 1 - metric as an error rate."""
+    """Whether the reward reads the metric as an accuracy, and 1 - metric as an error rate."""
     return isinstance(reward, str) and reward in _NEEDS_ERROR_RATE

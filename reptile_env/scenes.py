@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, overload
 
 from reptile_env import rewards
 from reptile_env.actions import DEFAULT_MAX_RATE, RATE_ALONE
@@ -13,9 +14,87 @@ from reptile_env.episode import Rules, Scene
 from reptile_env.errors import unknown
 from reptile_env.evaluation.base import Evaluator, make_evaluator
 from reptile_env.evaluation.reference import make_reference
-from reptile_env.evaluation.resources import Resources
+from reptile_env.evaluation.resources import DEFAULT_CACHE_BYTES, Resources
 from reptile_env.evaluation.settings import Settings
-from reptile_env.tasks.registry import UNKNOWN, known_anchors
+from reptile_env.tasks.registry import UNKNOWN, known_anchors, task_spec
+
+
+@dataclass(frozen=True)
+class SceneMaker:
+    """What the scenes of an environment have in common.
+
+    Attributes:
+        evaluator: name of the evaluator.
+        settings: of the evaluator.
+        rules: of the environment.
+        sweep: what the uniform sweep asks of every group.
+        w: weight of the metric in the utility; None takes each task's own.
+        reward: of the environment.
+        resources: that each evaluator may use.
+    """
+
+    evaluator: str
+    settings: Settings
+    rules: Rules
+    sweep: Sequence[Request]
+    w: float | None
+    reward: str | rewards.Reward
+    resources: Resources
+
+    def scene(self, task: Any) -> Scene:
+        """The scene of a task given by name or as a `Task`."""
+        rules = self.rules
+        # A score compares with the calibrated scale; other rules may have another best uniform setting.
+        calibrated = (rules.max_rate, rules.components, rules.rounds) == (DEFAULT_MAX_RATE, RATE_ALONE, 1)
+        comparable = calibrated and self.w is None and self.reward == "tradeoff"
+        made = _scene(make_evaluator(self.evaluator, task, self.settings, self.resources), rules, self.sweep, self.w, comparable)
+        if rewards.needs_error_rate(self.reward) and (not made.evaluator.higher_is_better or made.reference.dense.metric > 1):
+            raise ValueError(f"reward {self.reward!r} reads 1 - metric as an error rate; {made.evaluator.name!r} has none")
+        return made
+
+
+class Scenes(Sequence[Scene]):
+    """The scenes of an environment. Of several running networks, those given by name are made when they are first asked for.
+
+    Args:
+        tasks: names and `Task` objects.
+        maker: makes their scenes.
+
+    Attributes:
+        names: of the tasks.
+
+    Raises:
+        ValueError: two different tasks of one name, or what the maker refuses.
+    """
+
+    def __init__(self, tasks: Sequence[Any], maker: SceneMaker) -> None:
+        self._tasks, self._maker = tasks, maker
+        self._made: dict[int, Scene] = {}
+        names = []
+        for index, task in enumerate(tasks):
+            # The first is made in any case, so that what fits no network is refused at once.
+            later = index > 0 and isinstance(task, str) and maker.evaluator == "live"
+            names.append(task_spec(task).name if later else self[index].evaluator.name)
+        self.names = tuple(names)
+        alike: dict[str, Evaluator] = {}
+        for index, name in enumerate(names):
+            if names.count(name) > 1 and alike.setdefault(name, self[index].evaluator) is not self[index].evaluator:
+                raise ValueError("two different tasks have the same name, by which they are told apart; give Task(..., name=)")
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @overload
+    def __getitem__(self, index: int) -> Scene: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Scene]: ...
+    def __getitem__(self, index: int | slice) -> Scene | list[Scene]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        made = self._made.get(index)
+        if made is None:
+            made = self._made[index] = self._maker.scene(self._tasks[index])
+        return made
 
 
 def make_scenes(
@@ -27,7 +106,7 @@ def make_scenes(
     w: float | None,
     reward: str | rewards.Reward,
     resources: Resources,
-) -> list[Scene]:
+) -> Scenes:
     """A scene for each task.
 
     Args:
@@ -38,7 +117,7 @@ def make_scenes(
         sweep: what the uniform sweep asks of every group.
         w: weight of the metric in the utility; None takes each task's own.
         reward: of the environment.
-        resources: that evaluators may use.
+        resources: that all evaluators together may use.
 
     Raises:
         TypeError: a task of the wrong type.
@@ -49,18 +128,10 @@ def make_scenes(
     tasks = list(task) if isinstance(task, (list, tuple)) else [task]
     if not tasks:
         raise ValueError("task=[] is empty; give at least one task")
-    # A score compares with the calibrated scale; other rules may have another best uniform setting.
-    calibrated = (rules.max_rate, rules.components, rules.rounds) == (DEFAULT_MAX_RATE, RATE_ALONE, 1)
-    comparable = calibrated and w is None and reward == "tradeoff"
-    scenes = [_scene(make_evaluator(evaluator, each, settings, resources), rules, sweep, w, comparable) for each in tasks]
-    if rewards.needs_error_rate(reward):
-        for scene in scenes:
-            if not scene.evaluator.higher_is_better or scene.reference.dense.metric > 1:
-                raise ValueError(f"reward {reward!r} reads 1 - metric as an error rate; {scene.evaluator.name!r} has none")
-    evaluators = {scene.evaluator.name: scene.evaluator for scene in scenes}
-    if any(evaluators[scene.evaluator.name] is not scene.evaluator for scene in scenes):
-        raise ValueError("two different tasks have the same name, by which they are told apart; give Task(..., name=)")
-    return scenes
+    if len(tasks) > 1:
+        whole = DEFAULT_CACHE_BYTES if resources.cache_bytes is None else resources.cache_bytes
+        resources = replace(resources, cache_bytes=whole // len(tasks))
+    return Scenes(tasks, SceneMaker(evaluator, settings, rules, sweep, w, reward, resources))
 
 
 def _check_ranks(rules: Rules, settings: Settings) -> None:
@@ -101,8 +172,8 @@ def _scene(evaluator: Evaluator, rules: Rules, sweep: Sequence[Request], w: floa
     return Scene(evaluator, reference, wall, anchors)
 
 
-def chosen_scene(scenes: Sequence[Scene], options: Any) -> int | None:
-    """Number of the scene that the options of a reset name; None where they leave it to be drawn.
+def chosen_scene(names: Sequence[str], options: Any) -> int | None:
+    """Which of the tasks `names` the options of a reset name, by its place; None where they leave it to be drawn.
 
     Raises:
         TypeError: `options` is not a dict.
@@ -114,7 +185,6 @@ def chosen_scene(scenes: Sequence[Scene], options: Any) -> int | None:
         raise unknown("reset option", min(map(str, set(options) - {"task"})), ["task"])
     if "task" not in options:
         return None
-    names = [scene.evaluator.name for scene in scenes]
     if options["task"] not in names:
         raise unknown("task of this environment", options["task"], names)
     return names.index(options["task"])

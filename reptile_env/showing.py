@@ -26,6 +26,7 @@ def view(scene: Scene, rules: Rules, at: Position) -> View:
         budget_left=max(cost - rules.budget, 0.0) if rules.budget is not None else 0.0,
         previous_rate=at.previous_rate,
         components=rules.components,
+        w=scene.reference.w,
     )
 
 

@@ -113,7 +113,8 @@ class ReptileVectorEnv(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]
         """
         given = {} if options is None else options
         mask = given.get("reset_mask") if isinstance(given, dict) else None
-        chosen_scene([self._batch.scene], given if mask is None else {k: v for k, v in given.items() if k != "reset_mask"})
+        rest = given if mask is None else {key: value for key, value in given.items() if key != "reset_mask"}
+        chosen_scene([self.evaluator.name], rest)
         which = np.arange(self.num_envs) if mask is None else self._masked(mask)
         for i, each in zip(which.tolist(), self._seeds_of(seed)[which], strict=True):
             if each is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ class Worth:
         utility: see `reptile_env.rewards.utility`.
         budget_left: how far the relative cost is above the cap.
         scale: utility of the best uniform rate minus that of the dense network.
+        dense: measurement of the dense network.
     """
 
     def __init__(self, scene: Scene, rules: Rules) -> None:
@@ -44,7 +46,7 @@ class Worth:
         self.utility: Floats = utilities(scene, evaluator, rows)
         above = self.relative_cost - (math.inf if rules.budget is None else rules.budget)
         self.budget_left: Floats = np.maximum(above, 0.0)
-        self.scale = reference.scale
+        self.scale, self.dense = reference.scale, reference.dense
 
     def column(self, name: str) -> Floats:
         """A column of the table."""
@@ -57,25 +59,28 @@ class Payoff:
 
     Attributes:
         values: of each row.
-        scale: what a change of them is divided by at every step; None where they are paid at the end, and 0 before.
+        paid: what a step pays of them: their ``change``, divided by `scale`; those of the row that it leads to, at every step
+            (``always``) or at the end (``end``), 0 before.
+        scale: of changes.
     """
 
     values: Floats
-    scale: float | None
+    paid: Literal["change", "end", "always"]
+    scale: float = 1.0
 
     def __call__(self, before: Ints, after: Ints, ended: Flags) -> Floats:
         """Rewards of steps from measured rows to measured rows."""
-        if self.scale is None:
-            return np.where(ended, self.values[after], 0.0)
-        return np.asarray((self.values[after] - self.values[before]) / self.scale)
+        if self.paid == "change":
+            return np.asarray((self.values[after] - self.values[before]) / self.scale)
+        return self.values[after] if self.paid == "always" else np.where(ended, self.values[after], 0.0)
 
 
 def _tradeoff(worth: Worth) -> Payoff:
-    return Payoff(worth.utility, worth.scale)
+    return Payoff(worth.utility, "change", worth.scale)
 
 
 def _loss(worth: Worth) -> Payoff:
-    return Payoff(-(rewards.GAMMA * worth.column("train_loss") + worth.column("loss")), 1.0)
+    return Payoff(-(rewards.GAMMA * worth.column("train_loss") + worth.column("loss")), "change")
 
 
 def _amc_params(worth: Worth) -> Payoff:
@@ -88,11 +93,17 @@ def _amc_macs(worth: Worth) -> Payoff:
 
 def _amc(worth: Worth, cost: str) -> Payoff:
     # numpy's logarithm differs from math's in the last bit.
-    return Payoff(-(1 - worth.column("metric")) * np.array([math.log(value) for value in worth.column(cost).tolist()]), None)
+    return Payoff(-(1 - worth.column("metric")) * np.array([math.log(value) for value in worth.column(cost).tolist()]), "end")
 
 
 def _accuracy(worth: Worth) -> Payoff:
-    return Payoff(worth.column("metric"), None)
+    return Payoff(worth.column("metric"), "end")
+
+
+def _purl(worth: Worth) -> Payoff:
+    lost = np.maximum(1 - worth.column("metric") / worth.dense.metric / rewards.TARGET_ACCURACY, 0.0)
+    kept = np.maximum(1 - (1 - worth.column("params") / worth.dense.params) / rewards.TARGET_SPARSITY, 0.0)
+    return Payoff(-rewards.BETA * (lost + kept), "always")
 
 
 PAYOFFS: dict[rewards.Reward, Callable[[Worth], Payoff]] = {
@@ -101,4 +112,5 @@ PAYOFFS: dict[rewards.Reward, Callable[[Worth], Payoff]] = {
     rewards.amc_params: _amc_params,
     rewards.amc_macs: _amc_macs,
     rewards.accuracy: _accuracy,
+    rewards.purl: _purl,
 }

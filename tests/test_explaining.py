@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import reptile_env
 from reptile_env.evaluation.live import live_evaluator
 from reptile_env.evaluation.settings import Settings
+from tests.tables import NAME, tiny, tiny_task, write_tiny
 
 
 def test_bits_and_ranks_are_explained_and_undone_too() -> None:
@@ -30,3 +33,25 @@ def test_the_importance_that_auto_chose_is_named() -> None:
     explanations = reptile_env.explain("digits-mlp", evaluator.dense, **settings)
     for explanation in explanations:
         assert f"chosen by {evaluator.chosen[explanation.group]}" in explanation.reason
+
+
+def test_a_table_explains_what_its_network_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPTILE_TABLES", str(tmp_path))
+    monkeypatch.setenv("REPTILE_CACHE", str(tmp_path / "cache"))
+    write_tiny(tmp_path)
+    _, head, _ = tiny()
+    grid = head.grid
+    plan = grid.plan_of([widths[1] for widths in grid.levels])
+    by_table = reptile_env.explain(NAME, plan, evaluator="table")
+    running = reptile_env.explain(tiny_task(), plan)
+    for index, (looked_up, measured) in enumerate(zip(by_table, running, strict=True)):
+        assert (looked_up.undo_metric, looked_up.undo_cost, looked_up.saved) == (
+            measured.undo_metric,
+            measured.undo_cost,
+            measured.saved,
+        )
+        # A tenth of the channels more is no level: the nearest one is taken, and said.
+        step = grid.levels[index][1] - grid.levels[index][2]
+        assert f"Removing {step} more" in looked_up.reason
+    deepest = grid.plan_of([widths[-1] for widths in grid.levels])
+    assert all("No more of it can go." in each.reason for each in reptile_env.explain(NAME, deepest, evaluator="table"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from reptile_env.evaluation.measurement import Measurement
-from reptile_env.rewards import REWARDS, Transition, quality, utility
+from reptile_env.rewards import REWARDS, Transition, purl, quality, utility
 from tests.helpers import episode, make, play, random_actions, small_task
 
 
@@ -34,6 +35,8 @@ def transition(terminated: bool = True, **after: Any) -> Transition:
         ("amc_params", {"metric": 0.75, "params": 50}, -0.25 * math.log(50)),
         ("amc_macs", {"metric": 0.75, "macs": 300}, -0.25 * math.log(300)),
         ("accuracy", {"metric": 0.75}, 0.75),
+        ("purl", {"metric": 0.72, "params": 70}, -5 * ((1 - 0.9) + (1 - 0.3 / 0.5))),
+        ("purl", {"metric": 0.9, "params": 40}, 0.0),
     ],
 )
 def test_the_formula(name: str, after: dict[str, Any], expected: float) -> None:
@@ -52,6 +55,24 @@ def test_the_end_alone_pays(name: str) -> None:
     by_hand = {"amc_params": -error * math.log(info["params"]), "amc_macs": -error * math.log(info["macs"])}
     assert steps[-1][1] == by_hand.get(name, info["metric"])
     assert info["return"] == steps[-1][1]
+
+
+def test_purl_pays_at_every_decision() -> None:
+    env = make(reward="purl")
+    dense = env.evaluator.measure(env.evaluator.dense)
+    env.reset(seed=0)
+    for _, reward, *_, info in play(env, random_actions(env, len(env.groups))):
+        lost, gone = max(1 - info["metric"] / dense.metric, 0), 1 - info["params"] / dense.params
+        assert reward == pytest.approx(-5 * (lost + max(1 - gone / 0.5, 0)), rel=1e-12)
+        assert reward <= 0
+
+
+def test_purl_takes_other_targets() -> None:
+    half = transition(metric=0.4, params=60)
+    assert purl(half, accuracy=0.5) == pytest.approx(-5 * (1 - 0.4 / 0.5))
+    assert purl(half, accuracy=0.5, sparsity=0.4) == 0
+    env = make(reward=functools.partial(purl, sparsity=0.9))
+    assert episode(env, 0.5)[0] < episode(make(reward="purl"), 0.5)[0]
 
 
 def test_loss_pays_the_fall_of_both_losses() -> None:

@@ -6,7 +6,9 @@ import copy
 import itertools
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reptile_env.compression import consumers, finetune, low_rank, moments, prune, quantize, reconstruct, recovery, running
@@ -57,8 +59,7 @@ class Engine:
         self.state = {name: self.running.arranged(tensor) for name, tensor in tensors_of(structure.model).items()}
         self._consumers = consumers.find_consumers(structure, task.valid[:4].inputs)
         self._moments: dict[consumers.Consumer, Moments] = {}
-        refits = any(name.startswith("reconstruct") for name in settings.recovery.split("+"))
-        scorer = Scorer(structure, self.state, self.moments, task, calibration, refits)
+        scorer = self._scorer()
         self.pruner: Pruner = make_pruner(
             settings.granularity, structure, self.state, task.valid[:4].inputs, scorer, settings.importance
         )
@@ -111,6 +112,21 @@ class Engine:
             self._moments = moments.collect(self.structure.model, self._consumers, self.calibration, BATCH_SIZE)
         return self._moments
 
+    def scores(self, importance: str) -> tuple[NDArray[np.float64], ...]:
+        """For each group the scores of its dense channels, or of its weights where single ones go.
+
+        Raises:
+            ValueError: an importance without scores that groups could be compared by, or weights that go in fixed proportions.
+        """
+        if importance == "auto":
+            raise ValueError("importance 'auto' chooses another rule for each group, and their scores can't be compared; name one")
+        if self.settings.granularity == "2:4":
+            raise ValueError("granularity='2:4' takes two of every four weights whatever their scores; use another granularity")
+        scorer = self._scorer()
+        if self.pruner.lists:
+            return tuple(scorer.channels(importance, group).numpy() for group in range(len(self.sizes)))
+        return tuple(scorer.weights(importance, weight).flatten().numpy() for weight in self.structure.weights)
+
     def cut(self, plan: Plan, group: int, count: int) -> Plan:
         """`plan` with the `count` least important of the group's remaining channels removed."""
         return plan if count == 0 else self.pruner.cut(plan, group, count)
@@ -160,6 +176,11 @@ class Engine:
             if self.prefixes is None:
                 return concatenate([call(model, inputs) for inputs in batches])
             return concatenate(self.prefixes.outputs(data, plan, model, batches))
+
+    def _scorer(self) -> Scorer:
+        # Not kept: what scores are computed from can be larger than the network.
+        refits = any(name.startswith("reconstruct") for name in self.settings.recovery.split("+"))
+        return Scorer(self.structure, self.state, self.moments, self.task, self.calibration, refits)
 
     def _copy(self) -> nn.Module:
         model = copy.deepcopy(self.structure.model)

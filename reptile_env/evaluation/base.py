@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reptile_env.compression.cost import Costs
 from reptile_env.compression.plan import Plan
 from reptile_env.errors import unknown
@@ -50,6 +53,9 @@ class Evaluator(Protocol):
     @property
     def grid(self) -> Grid | None: ...  # noqa: D102
 
+    @property
+    def has_test(self) -> bool: ...  # noqa: D102
+
     def cut(self, plan: Plan, group: int, count: int) -> Plan:
         """`plan` with the `count` least important of the group's remaining channels removed."""
 
@@ -58,6 +64,18 @@ class Evaluator(Protocol):
 
     def measure(self, plan: Plan) -> Measurement:
         """What the network compressed to `plan` measures on the validation split."""
+
+    def test(self, plan: Plan) -> Measurement:
+        """As `measure`, on the test split: for reports alone."""
+
+    def remember(self, plan: Plan, measurement: Measurement) -> None:
+        """Take for known what a plan measured earlier under the same conditions: it is not measured again."""
+
+    def conditions(self) -> str:
+        """A hash of all that a measurement depends on beside the plan."""
+
+    def scores(self, importance: str) -> tuple[NDArray[np.float64], ...]:
+        """For each group how much each of its dense channels matters, ``(size,)`` float64; the least important has the lowest."""
 
     def sensitivity(self) -> tuple[float, ...]:
         """For each group the rise of the calibration loss when the group alone is halved."""

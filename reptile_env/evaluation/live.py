@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from reptile_env.compression.bounded import Bounded
@@ -22,11 +23,12 @@ from reptile_env.compression.groups import Structure
 from reptile_env.compression.latency import latency_table
 from reptile_env.compression.low_rank import can_factor_group
 from reptile_env.compression.plan import Plan, removal_count
-from reptile_env.compression.rounds import Rounds, check_parents
+from reptile_env.compression.rounds import Rounds
 from reptile_env.compression.skipped import skipped_layers, warn_of_skipped
-from reptile_env.evaluation.disk import DiskCache
+from reptile_env.evaluation.disk import DiskCache, conditions
 from reptile_env.evaluation.grid import Grid
 from reptile_env.evaluation.measurement import Measurement
+from reptile_env.evaluation.plan_check import check_plan
 from reptile_env.evaluation.resources import NO_LIMITS, Resources
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.registry import make_task
@@ -103,7 +105,7 @@ class LiveEvaluator:
         self.lists = self._engine.pruner.lists
         self.rankable = tuple(self.lists and can_factor_group(self.structure, i) for i in range(len(self.sizes)))
         self._rounds = Rounds(self._engine)
-        self._trains = "finetune" in settings.recovery.split("+")
+        self.trains = "finetune" in settings.recovery.split("+")
         self._memo: Bounded[Plan, Measurement] = Bounded(MEMO_BYTES, lambda plan, _: _bytes_of(plan))
         self.measured = 0  # plans that the network was run for
         self.disk: DiskCache | None = None
@@ -134,7 +136,7 @@ class LiveEvaluator:
 
     def next_round(self, plan: Plan) -> Plan:
         """The plan from which a round after `plan` goes on: on the network trained after it, where the recovery trains."""
-        return plan.trained() if self._trains else plan
+        return plan.trained() if self.trains else plan
 
     def measure(self, plan: Plan) -> Measurement:
         """What the network compressed to `plan` measures on the validation split.
@@ -144,25 +146,30 @@ class LiveEvaluator:
             ValueError: a plan of another network.
         """
         if not isinstance(plan, Plan):
-            self.check_plan(plan)
+            check_plan(self, plan)
         with self._lock:
             known = self._memo.get(plan)
             if known is None:
-                self.check_plan(plan)
+                check_plan(self, plan)
                 with self._working():
                     known = self._memo.put(plan, self._known_on_disk(plan))
         return known
 
+    @property
+    def has_test(self) -> bool:
+        """Whether the task has a test split."""
+        return self.task.has_test
+
     def test(self, plan: Plan) -> Measurement:
         """As `measure`, on the test split: for reports alone."""
-        self.check_plan(plan)
+        check_plan(self, plan)
         split = self.task.test_split()
         with self._working():
             return self._measure(plan, "test", split)
 
     def compressed_model(self, plan: Plan) -> nn.Module:
         """A copy of the network, cut to `plan` and recovered."""
-        self.check_plan(plan)
+        check_plan(self, plan)
         with self._working():
             # In torch's plain memory format, which is what is saved.
             return copy.deepcopy(self._rounds.build(plan)).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
@@ -171,6 +178,21 @@ class LiveEvaluator:
         """For each weight from which `plan` removes single elements how many are left; empty where channels go."""
         with self._working():
             return {name: int(mask.sum()) for name, mask in self._rounds.masks(plan).items()}
+
+    def scores(self, importance: str) -> tuple[NDArray[np.float64], ...]:
+        """For each group how much each of its channels matters, dense, ``(size,)`` float64; the least important has the lowest.
+
+        With ``granularity="unstructured"``, of its weights. Scores of ``lamp`` can be compared between groups, so can norms of
+        channels (``l1``, ``l2``), which are relative to the mean of their layer.
+
+        Args:
+            importance: as of the environment, whatever its own is.
+
+        Raises:
+            ValueError: an unknown importance, `auto`, one that does not fit the network or granularity, or `granularity="2:4"`.
+        """
+        with self._working():
+            return self._engine.scores(importance)
 
     def sensitivity(self) -> tuple[float, ...]:
         """For each group the rise of the calibration loss when the group alone is halved."""
@@ -182,43 +204,30 @@ class LiveEvaluator:
             self._sensitivity = tuple(loss - losses[0] for loss in losses[1:])
         return self._sensitivity
 
-    def check_plan(self, plan: Plan) -> None:
-        """Refuse a plan that is not one of this network's."""
-        if not isinstance(plan, Plan):
-            kind = "dict" if isinstance(plan, dict) else type(plan).__name__  # also where it is the one from info
-            raise TypeError(f"a reptile_env.Plan is needed, got {kind}; Plan.from_dict reads its JSON form")
-        if plan.names != self.group_names:
-            raise ValueError(f"the plan's groups {list(plan.names)} are not those of task {self.name!r}: {list(self.group_names)}")
-        if not self.lists and any(rank < 1 for rank in plan.ranks):
+    def remember(self, plan: Plan, measurement: Measurement) -> None:
+        """Take for known what a plan of this task measured earlier under the same settings: it is not measured again.
+
+        Raises:
+            TypeError: not a `Plan`.
+            ValueError: a plan of another network, or costs that are not the plan's.
+        """
+        check_plan(self, plan)
+        costs = self.costs.all(*plan.levels)
+        if costs != measurement.costs:
             raise ValueError(
-                f"ranks below 1 do not go with granularity={self.settings.granularity!r}: factors of a layer have none of its "
-                "holes; leave rank at 1, or use granularity='structured'"
+                f"{plan} costs {costs}, and what is to be remembered of it says {measurement.costs}: it was measured on another "
+                "network or under other settings"
             )
-        if self.settings.latency and any(rank < 1 for rank in plan.ranks):
-            raise ValueError(
-                "ranks below 1 do not go with cost='latency': its table knows widths alone; leave rank at 1 "
-                "(components=('rate', 'bits')), or choose another cost"
-            )
-        for name, keep, size in zip(plan.names, plan.keep, self.sizes, strict=True):
-            if isinstance(keep, int) == self.lists:
-                wanted = "a list of channels" if self.lists else "a count of weights"
-                raise ValueError(
-                    f"the plan's entry of group {name!r} must be {wanted} with granularity={self.settings.granularity!r}; "
-                    "give the settings that the plan was found with"
-                )
-            if isinstance(keep, int):
-                if keep > size:
-                    raise ValueError(f"the plan keeps {keep} weights of group {name!r}, which has {size}")
-            elif keep[-1] >= size:
-                raise ValueError(f"the plan keeps channel {keep[-1]} of group {name!r}, which has channels 0 to {size - 1}")
-        if plan.parent is not None:
-            if not self._trains:
-                raise ValueError(
-                    f"the plan goes on from a trained network, and recovery {self.settings.recovery!r} trains none; give the "
-                    "settings that the plan was found with"
-                )
-            self.check_plan(plan.parent)
-            check_parents(plan)
+        with self._lock:
+            self._memo.put(plan, measurement)
+
+    def conditions(self) -> str:
+        """A hash of all that a measurement depends on beside the plan: weights, data, code, settings, versions, machine, threads.
+
+        Raises:
+            ValueError: a metric or loss that can't be told from another one by its code.
+        """
+        return conditions(self.task, self.settings, self.resources.num_threads or torch.get_num_threads())
 
     def _measure(self, plan: Plan, data: str, split: Split) -> Measurement:
         start = time.perf_counter()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -162,9 +164,14 @@ class TableEvaluator:
         """
         return self._look_up(plan, "metric", "loss")
 
+    @property
+    def has_test(self) -> bool:
+        """Whether the table knows what plans measure on a test split."""
+        return "test_metric" in self.columns
+
     def test(self, plan: Plan) -> Measurement:
         """As `measure`, on the test split: for reports alone."""
-        if "test_metric" not in self.columns:
+        if not self.has_test:
             raise ValueError(f"task {self.name!r} was given no test split; its table holds none")
         return self._look_up(plan, "test_metric", "test_loss")
 
@@ -173,6 +180,24 @@ class TableEvaluator:
         if not 0 <= row < self.grid.rows:
             raise IndexError(f"row {row} is outside 0 to {self.grid.rows - 1}")
         return self._of_row(row, self.grid.widths_of(row).tolist(), "metric", "loss")
+
+    def remember(self, plan: Plan, measurement: Measurement) -> None:
+        """Nothing to do: a table knows all its plans."""
+
+    def conditions(self) -> str:
+        """A hash of the table."""
+        hasher = hashlib.sha256(json.dumps(self.head.to_json(), sort_keys=True).encode())
+        for name in sorted(self.columns):
+            hasher.update(np.ascontiguousarray(self.columns[name]).data)
+        return hasher.hexdigest()
+
+    def scores(self, importance: str) -> tuple[NDArray[np.float64], ...]:
+        """Refused: a table holds no weights.
+
+        Raises:
+            ValueError: always; the message says what has them.
+        """
+        raise ValueError(f"the table of {self.name!r} holds measurements and no weights to score; use evaluator='live'")
 
     def sensitivity(self) -> tuple[float, ...]:
         """For each group the rise of the calibration loss when the group alone is halved."""

@@ -75,7 +75,7 @@ class Head:
             **{name: getattr(self, name) for name in plain},
             "settings": asdict(self.settings),
             "grid": grid,
-            "costs": _costs_to_json(self.costs),
+            "costs": costs_to_json(self.costs),
             "further": [asdict(each) for each in self.further],
             "made_by": self.made_by,
         }
@@ -98,7 +98,7 @@ class Head:
         return cls(
             settings=Settings(**data["settings"]),
             grid=Grid(**grid, exact=frozenset(each.widths for each in further)),
-            costs=_costs_from_json(data["costs"]),
+            costs=costs_from_json(data["costs"]),
             further=further,
             **values,
         )
@@ -116,7 +116,9 @@ class Head:
         return ", ".join(f"{name}={value!r}" for name, value in (shown | {"train_loss": self.settings.train_loss}).items())
 
 
-def _costs_to_json(costs: CostModel) -> dict[str, Any]:
+def costs_to_json(costs: CostModel) -> dict[str, Any]:
+    """The JSON-able form of a cost model, without latency."""
+
     def listed(value: Any) -> Any:
         return value.tolist() if isinstance(value, np.ndarray) else value
 
@@ -124,7 +126,9 @@ def _costs_to_json(costs: CostModel) -> dict[str, Any]:
     return data | {"weights": {name: listed(value) for name, value in costs.weights.items()}}
 
 
-def _costs_from_json(data: Mapping[str, Any]) -> CostModel:
+def costs_from_json(data: Mapping[str, Any]) -> CostModel:
+    """The cost model that `costs_to_json` wrote, also after a round trip through JSON."""
+
     def array(name: str) -> Any:
         return None if data[name] is None else np.array(data[name], bool if name == "leads" else np.int64)
 

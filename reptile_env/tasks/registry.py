@@ -9,7 +9,10 @@ import math
 import random
 from dataclasses import asdict
 from importlib import resources
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from reptile_env.errors import unknown
 from reptile_env.tasks.catalogue.spec import TaskSpec
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
 
 _specs: dict[str, TaskSpec] = {}
 # Files of plain data, each with a tuple SPECS; a new one is named here.
-_CATALOGUES = ("core", "images", "language")
+_CATALOGUES = ("core", "images", "language", "transfer")
+
+_REFERENCES = ("references.json", "transfer/references.json")
 
 
 def register_task(spec: TaskSpec) -> None:
@@ -37,15 +42,18 @@ def register_task(spec: TaskSpec) -> None:
 def task_spec(name: str) -> TaskSpec:
     """The spec of a registered task; an unknown name answers with the known ones and the nearest."""
     if name not in _specs:
-        raise unknown("task", name, _specs)
+        families = [known for known, spec in _specs.items() if spec.suite == "transfer"]
+        raise unknown("task", name, [known for known in _specs if known not in families], families)
     return _specs[name]
 
 
 @functools.cache
 def references() -> dict[str, dict[str, Any]]:
-    """Calibration of the built-in tasks (written by ``python -m benchmarks checkpoints``)."""
-    text = resources.files("reptile_env.tasks").joinpath("references.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
+    """Calibration of the built-in tasks (written by ``python -m benchmarks checkpoints`` and ``transfer-family``)."""
+    known: dict[str, dict[str, Any]] = {}
+    for path in _REFERENCES:
+        known |= json.loads(resources.files("reptile_env.tasks").joinpath(path).read_text(encoding="utf-8"))
+    return known
 
 
 def tasks() -> list[dict[str, Any]]:
@@ -92,6 +100,9 @@ def make_task(name: str) -> Task:
     return task
 
 
+Returns = TypeVar("Returns", float, NDArray[np.float64])
+
+
 class Anchors(NamedTuple):
     """What scores are measured between.
 
@@ -103,8 +114,8 @@ class Anchors(NamedTuple):
     uniform: float
     best: float
 
-    def score(self, episode_return: float) -> float:
-        """A return on the scale of scores; NaN where nothing is known."""
+    def score(self, episode_return: Returns) -> Returns:
+        """A return, or an array of them, on the scale of scores; NaN where nothing is known."""
         return (episode_return - self.uniform) / (self.best - self.uniform)
 
 

@@ -34,6 +34,7 @@ FILES = {
     "valid": _file("stsb-en-dev.csv", "d29586e96558c4eb52cf5ea5d14e9c24d3bf0e44f111b017caba43a5adc33226"),
     "test": _file("stsb-en-test.csv", "11523b625219e94e9ca05d2816b5f02cac1614c5894fe657376fa0806378d053"),
 }
+PAIRS = {"train": 5749, "valid": 1500, "test": 1379}
 HIGHEST = 5.0  # score of two sentences that mean the same
 LONGEST = 64  # tokens of a sentence; longer ones are cut, as the published model's own settings do at 256
 VALID = 300  # validation pairs of the task: an evaluation of all 1,500 takes half a minute
@@ -98,7 +99,7 @@ def sts_benchmark(folder: Path | None = None) -> dict[str, Split]:
         ConnectionError, OSError: see `download.fetch`.
         FileNotFoundError: a file is not in `folder`.
         ImportError: the model's package or tokenizers is missing.
-        ValueError: a row of another form, or no row.
+        ValueError: a row of another form, or other than `PAIRS` rows.
     """
     try:
         from tokenizers import Tokenizer
@@ -107,7 +108,8 @@ def sts_benchmark(folder: Path | None = None) -> dict[str, Split]:
     tokenizer = Tokenizer.from_file(str(_model_folder() / "tokenizer.json"))
     tokenizer.enable_truncation(LONGEST)
     tokenizer.enable_padding(length=LONGEST)
-    return {name: _split(folder / file.name if folder else fetch(file), tokenizer) for name, file in FILES.items()}
+    paths = {name: folder / file.name if folder else fetch(file) for name, file in FILES.items()}
+    return {name: _split(path, PAIRS[name], tokenizer) for name, path in paths.items()}
 
 
 def task(name: str = "minilm-stsb", folder: Path | None = None, valid: int | None = VALID) -> Task:
@@ -138,16 +140,16 @@ def _model_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-def _split(path: Path, tokenizer: Any) -> Split:
+def _split(path: Path, pairs: int, tokenizer: Any) -> Split:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; get it from {_ADDRESS}/{path.name}, or name the folder that holds it")
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
-    if not rows:
-        raise ValueError(f"{path} is empty; remove it and fetch it again")
     for number, row in enumerate(rows, 1):
         if len(row) != 3:
             raise ValueError(f"{path}, row {number}: a row is sentence, sentence, score; got {len(row)} fields")
+    if len(rows) != pairs:
+        raise ValueError(f"{path} holds {len(rows):,} pairs of sentences, not {pairs:,}; remove it and fetch it again")
     scores = torch.tensor([_score(row[2], f"{path}, row {number}") for number, row in enumerate(rows, 1)])
     (first, first_mask), (second, second_mask) = (_tokens(tokenizer, [row[i] for row in rows]) for i in (0, 1))
     split = Split((first, first_mask, second, second_mask), scores / HIGHEST)

@@ -56,3 +56,17 @@ def test_a_task_that_is_dropped_leaves_no_evaluator_behind() -> None:
     del task
     gc.collect()
     assert gone() is None
+
+
+def test_scores_order_channels_as_the_importance_cuts_them(user_task: Task) -> None:
+    evaluator = LiveEvaluator(user_task, Settings("none", importance="l2"))
+    for group, scores in enumerate(evaluator.scores("l2")):
+        assert scores.shape == (evaluator.sizes[group],)
+        assert scores.dtype == np.float64
+        least = evaluator.cut(evaluator.dense, group, 5).keep[group]
+        assert set(np.argsort(scores)[5:].tolist()) == set(least)  # type: ignore[arg-type]
+    assert [len(scores) for scores in evaluator.scores("lamp")] == list(evaluator.sizes)
+    with pytest.raises(ValueError, match="'auto' chooses another rule for each group"):
+        evaluator.scores("auto")
+    with pytest.raises(ValueError, match="unknown importance 'l3'"):
+        evaluator.scores("l3")

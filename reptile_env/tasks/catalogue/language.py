@@ -6,11 +6,14 @@ from reptile_env.tasks.catalogue.spec import TaskSpec
 
 _DIGITS = ("Free Spoken Digit Dataset, 3,000 recordings of 6 speakers", "CC BY-SA 4.0")
 _SPEECH = ("reptile_env.tasks.speech:task", "reptile_env.tasks.speech:train_network")
+_TREC = ("TREC, 5,952 questions of 6 classes", "academic use")
+_TREC_CODE = ("reptile_env.tasks.trec:task", "reptile_env.tasks.trec:train_network")
 _STSB = ("STS benchmark, 8,628 pairs of sentences", "data CC BY-SA 4.0, weights Apache 2.0")
 
 SPECS = (
     TaskSpec("fsdd-cnn", "cnn", *_DIGITS, *_SPEECH, suite="real"),
     TaskSpec("fsdd-lstm", "lstm", *_DIGITS, *_SPEECH, suite="real"),
     TaskSpec("fsdd-bcresnet", "cnn", _DIGITS[0], "data CC BY-SA 4.0, weights MIT", "reptile_env.tasks.bcresnet:task", suite="real"),
+    TaskSpec("trec-transformer", "transformer", *_TREC, *_TREC_CODE, suite="real"),
     TaskSpec("minilm-stsb", "transformer", *_STSB, "reptile_env.tasks.sts:task", suite="real"),
 )
