@@ -6,19 +6,30 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import yaml
 
 import reptile_env
 from agents.cli import BadArgumentError
 from agents.registry import AgentSpec
+from reptile_env.env import ReptilePruneEnv
 from reptile_env.errors import unknown
 
 if TYPE_CHECKING:
     from reptile_env.tasks.task import Task
+
+DRAWING = "ReptilePruneTransfer-v0"  # the id that draws a network at each reset
+DEFAULT_TASK = "digits-cnn"
+
+
+def task_or_default(task: str | None, env: str | None) -> str | None:
+    """The task that was asked for; where none was, the default, or with `DRAWING` all networks of its family."""
+    return DEFAULT_TASK if task is None and env != DRAWING else task
 
 
 @dataclass(frozen=True)
@@ -26,28 +37,38 @@ class Options:
     """What a run is asked for.
 
     Attributes:
-        task: name of a built-in task, or ``module:function``.
+        task: name of a built-in task, or ``module:function``; None where networks are drawn from a whole family.
         steps: plans to evaluate, at least 1.
         seed: of everything that is drawn.
         budget: cap on the final cost as a fraction of dense, or None.
-        cost: ``macs``, ``params``, ``bytes`` or ``latency``.
+        cost: ``macs``, ``params``, ``bytes`` or ``latency``; None for the environment's own.
         recovery: what follows a cut.
         rounds: passes over all groups in an episode.
         measure: ``step``, ``round``, or None for the agent's own.
         threads: torch threads.
         evaluator: ``live`` runs the network, ``table`` looks plans up.
+        env: id of the environment, or None for the agent's own.
+        observation: ``network``, ``group``, or None for the agent's own.
+        reward: name of a reward, or None for the agent's own.
+        others: further arguments of the environment, by name.
+        hyperparameters: those used instead of the agent's file's.
     """
 
-    task: str
+    task: str | None
     steps: int
     seed: int = 0
     budget: float | None = None
-    cost: str = "macs"
+    cost: str | None = None
     recovery: str = "reconstruct"
     rounds: int = 1
     measure: str | None = None
     threads: int = 1
     evaluator: str = "live"
+    env: str | None = None
+    observation: str | None = None
+    reward: str | None = None
+    others: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -101,26 +122,90 @@ def resolve_task(text: str) -> Task:
     return task
 
 
-def task_of(options: Options) -> Task | str:
-    """What the environment is made with: the task, or for a table its name alone."""
-    return options.task if options.evaluator == "table" else resolve_task(options.task)
+def task_of(options: Options) -> Task | str | None:
+    """What the environment is made with: the task, or where its name alone is asked for (of tables, of a family) the name."""
+    by_name = options.evaluator == "table" or options.env == DRAWING
+    return options.task if options.task is None or by_name else resolve_task(options.task)
 
 
-def make_env(spec: AgentSpec, task: Task | str, options: Options) -> gym.Env[Any, Any]:
+def make_env(spec: AgentSpec, task: Task | str | None, options: Options) -> gym.Env[Any, Any]:
     """The environment of an agent.
 
+    Args:
+        spec: of the agent.
+        task: from `task_of`.
+        options: what was asked for.
+
     Raises:
-        BadArgumentError: a budget that can't be reached, an unknown cost, and the like.
+        BadArgumentError: a budget out of reach, an unknown cost, an environment in which the agent can't act, and the like.
     """
+    asked = {name: getattr(options, name) for name in ("cost", "measure", "observation", "reward")}
     settings: dict[str, Any] = {
         "budget": options.budget,
-        "cost": options.cost,
         "recovery": options.recovery,
         "rounds": options.rounds,
-        "measure": options.measure or spec.measure,
         "evaluator": options.evaluator,
-    }
+        **spec.env_settings,
+        **{name: value for name, value in asked.items() if value is not None},
+        **options.others,
+    } | ({} if task is None else {"task": task})
+    env_id = spec.env_id if options.env is None else options.env
+    known = [registered.id for registered in gym.registry.values() if str(registered.entry_point).startswith("reptile_env.")]
+    if env_id not in known:
+        raise BadArgumentError(f"--env: {unknown('environment', env_id, known)}")
     try:
-        return gym.make(spec.env_id, task=task, **settings)
-    except ValueError as error:
+        env = gym.make(env_id, **settings)
+    except (TypeError, ValueError) as error:
         raise BadArgumentError(str(error)) from error
+    if spec.actions != "any" and (spec.actions == "list") != isinstance(env.action_space, gym.spaces.Discrete):
+        what = "from a list" if spec.actions == "list" else "numbers"
+        raise BadArgumentError(
+            f"--env {env_id}: the agent chooses {what}, the actions there are {env.action_space}; use {spec.env_id}"
+        )
+    return env
+
+
+# Arguments of the environment that have an option of their own, or that ids decide on.
+_TAKEN = ("task", "budget", "cost", "recovery", "rounds", "measure", "evaluator", "observation", "reward", "action", "render_mode")
+
+
+def read_others(pairs: Sequence[str]) -> dict[str, Any]:
+    """Arguments of the environment from ``NAME=VALUE``, the value as in YAML.
+
+    Raises:
+        BadArgumentError: not of this form, or no argument that may be given so.
+    """
+    known = [name for name in inspect.signature(ReptilePruneEnv).parameters if name not in _TAKEN]
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign:
+            raise BadArgumentError(f"--set {pair}: write NAME=VALUE, such as --set max_rate=0.8")
+        if name not in known:
+            raise BadArgumentError(f"--set {pair}: {unknown('argument', name, known)}")
+        found[name] = _yaml(value, f"--set {pair}")
+    return found
+
+
+def read_hyperparameters(path: Path | None) -> dict[str, Any]:
+    """Hyperparameters from a YAML file, by name.
+
+    Raises:
+        BadArgumentError: no such file, or not a mapping of names to values.
+    """
+    if path is None:
+        return {}
+    try:
+        data = _yaml(path.read_text(encoding="utf-8"), f"--hyperparameters {path}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadArgumentError(f"--hyperparameters {path} can't be read: {error}") from error
+    if not isinstance(data, dict) or not data:
+        raise BadArgumentError(f"--hyperparameters {path} must hold lines such as 'learning_rate: 0.001'")
+    return data
+
+
+def _yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadArgumentError(f"{what} is not YAML: {error}") from error

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.trace import PolicyResult, Row, Trace, TraceFile
+from agents.replay import remember
+from agents.trace import PolicyResult, Row, Trace
+from agents.trace_file import TraceFile, open_trace
 from reptile_env.actions import DEFAULT_MAX_RATE, RATE_ALONE
 from reptile_env.env import ReptilePruneEnv
+from reptile_env.episode import Snapshot
+from reptile_env.transfer import SUITE, ReptilePruneTransferEnv
+
+if TYPE_CHECKING:
+    from agents.policy import Policy
 
 # Told of every evaluated plan: the trace so far, its new row, and whether that is the best yet.
 Listener = Callable[[Trace, Row, bool], None]
@@ -24,7 +32,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
     """Counts and records evaluated plans, and refuses to go past the number allowed.
 
     Args:
-        env: an environment of one task, made by ``gym.make``.
+        env: an environment made by ``gym.make``.
         trace: where the rows go.
         file: where they are written too, as the run goes.
         listeners: told of each row.
@@ -56,8 +64,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
 
     @property
     def decisions(self) -> int:
-        """Steps of an episode."""
-        return len(self.inner.groups) * self._rounds
+        """Steps of an episode; of the longest, where networks are drawn."""
+        return self.inner.most_groups * self._rounds
 
     @property
     def evaluations_per_episode(self) -> int:
@@ -91,6 +99,15 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
             return self.inner.action_for(amounts[0])
         tops = self.tops[: len(amounts)]
         return np.clip(2 * np.asarray(amounts) / tops - 1, -1, 1).astype(np.float32)
+
+    def snapshot(self) -> tuple[Snapshot, float]:
+        """A point of the episode to return to, and the rewards up to there."""
+        return self.inner.snapshot(), self._return
+
+    def restore(self, point: tuple[Snapshot, float]) -> Any:
+        """Go on from a point that `snapshot` gave, as another episode of the trace; gives the observation there."""
+        self._episode, (state, self._return) = self._episode + 1, point
+        return self.inner.restore(state)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
@@ -137,10 +154,14 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
             seconds=round(time.perf_counter() - self._start, 4),
             plan=plan,
             latency=measurement.latency,
+            train_loss=measurement.train_loss,
+            network=info["task"] if len(self.inner.task_names) > 1 else None,
         )
-        improved = self.trace.add(row)
         if self._file is not None:
-            self._file.row(row)
+            written = self._file.row(row)
+            if written is not row:  # it was there already: an interrupted run goes on, and playing again takes no time
+                row, self._start = written, time.perf_counter() - written.seconds
+        improved = self.trace.add(row)
         for listener in self._listeners:
             listener(self.trace, row, improved)
 
@@ -160,21 +181,54 @@ class Agent(ABC):
         """Hyperparameters, JSON-able."""
         return {}
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Tasks that the agent has learnt on before it is run."""
+        return ()
+
+    @property
+    def policy_file(self) -> str | None:
+        """Name of the file in which a run's folder keeps the trained policy; None where the agent has none."""
+        return None
+
+    def load_policy(self, path: Path) -> Policy:
+        """The policy that a run saved.
+
+        Raises:
+            ValueError: the agent has none.
+        """
+        raise ValueError(f"agent {self.name!r} trains no policy; its result is its best plan")
+
+    def prepare(self, task: str) -> None:  # noqa: B027 (most agents are the same for every task)
+        """Take the settings that are meant for a task, before a run on it."""
+
     def run(
-        self, env: gym.Env[Any, Any], evaluations: int, seed: int, *, out: Path | None = None, listeners: Sequence[Listener] = ()
+        self,
+        env: gym.Env[Any, Any],
+        evaluations: int,
+        seed: int,
+        *,
+        out: Path | None = None,
+        listeners: Sequence[Listener] = (),
+        resume: bool = False,
     ) -> Trace:
         """Search for plans.
 
         Args:
-            env: an environment of one task, made by ``gym.make``.
+            env: an environment made by ``gym.make``: of one task, or, for an agent that learns a policy, of several networks
+                (``ReptilePruneTransfer-v0``).
             evaluations: plans that may be evaluated, at least 1.
             seed: decides everything that is drawn: the same seed gives the same trace, but for its seconds.
             out: an existing folder for ``trace-NAME.jsonl``, which is written as the run goes, and what else the agent keeps.
             listeners: told of each evaluated plan.
+            resume: go on with the run whose trace `out` holds, where it is one of the same environment, evaluations and seed. It is
+                played again without measuring anything twice, and then the trace grows to what it would be without the
+                interruption, to the last bit (but for its seconds).
 
         Raises:
-            ValueError: no evaluation allowed, a negative seed, or an environment of several tasks.
-            FileExistsError: `out` holds a trace of this agent.
+            ValueError: no evaluation allowed, a negative seed, or an environment of several tasks where there can be one alone.
+            FileExistsError: `out` holds a trace of this agent, and it is not to be resumed.
+            agents.replay.ReplayError: the resumed run differs from its trace.
         """
         if evaluations < 1:
             raise ValueError(f"evaluations={evaluations}; a run needs at least 1")
@@ -182,18 +236,36 @@ class Agent(ABC):
             raise ValueError(f"seed={seed} is outside 0 to 2**32 - 1")
         assert env.spec is not None
         settings = env_settings(env)
-        if isinstance(settings.pop("task", None), (list, tuple)):
-            raise ValueError("a run has one task; make the environment with one")
-        task = env.unwrapped.evaluator.name  # type: ignore[attr-defined]
+        inner = env.unwrapped
+        assert isinstance(inner, ReptilePruneEnv)
+        task = self._task_of(inner, settings)
         shown = {key: getattr(value, "__name__", repr(value)) if callable(value) else value for key, value in settings.items()}
+        self.prepare(task)
         trace = Trace(self.name, env.spec.id, task, seed, evaluations, shown, self.settings)
-        file = TraceFile(out / f"trace-{self.name}.jsonl", trace) if out is not None else None
-        try:
+        with contextlib.ExitStack() as stack:
+            file = None
+            if out is not None:
+                file = stack.enter_context(open_trace(out / f"trace-{self.name}.jsonl", trace, resume))
+                for name in inner.task_names if file.recorded_rows else ():
+                    rows = [row for row in file.recorded_rows if (row.network or task) == name]
+                    remember(inner.evaluator_of(name), rows)
             self.search(Recorder(env, trace, file, listeners), seed, out)
-        finally:
             if file is not None:
-                file.close()
+                file.end()
         return trace
+
+    def _task_of(self, env: ReptilePruneEnv, settings: dict[str, Any]) -> str:
+        """What a run is on: a task, or a split of the family. The settings keep the names of drawn networks that were asked for."""
+        asked = settings.pop("task", None)
+        if len(env.task_names) == 1:
+            return env.task_names[0]
+        if not isinstance(env, ReptilePruneTransferEnv):
+            raise ValueError("a run has one task; make the environment with one, or draw networks with ReptilePruneTransfer-v0")
+        if self.policy_file is None:
+            raise ValueError(f"agent {self.name!r} searches the plans of one network and learns no policy; name one with task=")
+        if asked is not None:
+            settings["task"] = list(env.task_names)
+        return f"{SUITE}-{env.split}"
 
     @abstractmethod
     def search(self, env: Recorder, seed: int, out: Path | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,23 @@ import torch
 import reptile_env
 from agents import picture, table
 from agents.arguments import Options, make_env, resolve_task
+from agents.base import env_settings
 from agents.cli import BadArgumentError
 from agents.outputs import BestPlanFile, make_folder, versions, write, write_json
 from agents.registry import AGENTS, agent_spec
 from agents.table import Entry
 from agents.trace import Trace
 from agents.train import run_agent
-from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
 from reptile_env.compression import program
-from reptile_env.compression.plan import Plan
 from reptile_env.env import ReptilePruneEnv
-from reptile_env.evaluation.live import LiveEvaluator, structure_of
+from reptile_env.evaluation.live import structure_of
 
 
 def compress(agent: str, options: Options, out: Path) -> int:
     """Search with an agent and with random search on as many evaluated plans, and save the best network found.
 
-    Plans are chosen on the validation split alone; the test split is read once, for the table.
+    Of an agent that does not search, its one plan is saved. Plans are chosen on the validation split alone; the test split is read
+    once, for the table.
 
     Returns:
         The exit status: 0, or 1 where the saved network does not measure what the table says.
@@ -40,8 +40,13 @@ def compress(agent: str, options: Options, out: Path) -> int:
         BadArgumentError: see `resolve_task` and `make_env`.
     """
     torch.set_num_threads(options.threads)
+    assert options.task is not None
     task = resolve_task(options.task)
-    env = make_env(agent_spec(agent), task, options)
+    spec = agent_spec(agent)
+    env = make_env(spec, task, options)
+    if not spec.searches:
+        by_step = env_settings(env)["measure"] == "step"
+        options = replace(options, steps=options.rounds * (len(_inner(env).groups) if by_step else 1))
     try:
         # What can't be saved in the end is refused now, not after the search.
         program.trace(structure_of(task).model, task.valid[:2].inputs)
@@ -52,19 +57,23 @@ def compress(agent: str, options: Options, out: Path) -> int:
     best_plan = BestPlanFile(out / "best_plan.json")
     traces = {}
     # The sweep is cheap and its plans are what returns are measured against; the agent's name may itself be one of these.
-    for name in dict.fromkeys(["uniform", "random", agent]):
-        measured = env if name == agent else make_env(AGENTS[name], task, replace(options, measure=None))
-        sweep = replace(options, steps=len(uniform_rates(DEFAULT_MAX_RATE)) * options.rounds)
-        traces[name] = run_agent(name, measured, sweep if name == "uniform" else options, out, [best_plan])
+    for name in dict.fromkeys(["uniform", "random", agent] if spec.searches else [agent]):
+        # What was asked of the agent alone is not asked of the others.
+        plain = options if name == agent else replace(options, measure=None, observation=None, reward=None, hyperparameters={})
+        own = env if name == agent else make_env(AGENTS[name], task, plain)
+        if name == "uniform":
+            plain = replace(plain, steps=len(_inner(own).uniform_sweep) * options.rounds)
+        traces[name] = run_agent(name, own, plain, out, [best_plan])
     entries = _entries(env, agent, traces)
     metric = _inner(env).evaluator.metric_name
     write_json(out / "table.json", table.to_json(entries, metric))
     write(out / "table.csv", table.to_csv(entries))
     chosen = next(entry for entry in entries if entry.chosen)
     assert chosen.plan is not None
-    reptile_env.compress(task, chosen.plan, recovery=options.recovery).save(out / "network")
-    picture.draw(out / "picture.png", _inner(env), entries, {name: traces[name] for name in dict.fromkeys(["random", agent])})
-    print(f"\n{task.name}: compressed for {options.cost}, budget {options.budget or 'none'}, seed {options.seed}\n")
+    settings = asdict(_inner(env).evaluator.settings)
+    reptile_env.compress(task, chosen.plan, **settings).save(out / "network")
+    picture.draw(out / "picture.png", _inner(env), entries, {name: traces[name] for name in ("random", agent) if name in traces})
+    print(f"\n{task.name}: compressed for {_inner(env).reference.cost}, budget {options.budget or 'none'}, seed {options.seed}\n")
     print(table.to_text(entries, metric))
     print(_verdict(agent, entries, traces), flush=True)
     return _verify(out)
@@ -78,39 +87,31 @@ def _inner(env: gym.Env[Any, Any]) -> ReptilePruneEnv:
 
 def _entries(env: gym.Env[Any, Any], agent: str, traces: dict[str, Trace]) -> list[Entry]:
     inner = _inner(env)
-    budget = traces[agent].env_settings["budget"]
-    uniform = traces["uniform"].best.plan if budget is not None and traces["uniform"].best else inner.reference.uniform_plan
+    budget, swept = traces[agent].env_settings["budget"], traces.get("uniform")
+    uniform = swept.best.plan if budget is not None and swept and swept.best else inner.reference.uniform_plan
     entries = [
-        _entry("dense", 0, inner.evaluator.dense, inner),
-        _entry("best uniform", len(traces["uniform"].rows), uniform, inner),
+        table.measured("dense", 0, inner.evaluator.dense, inner),
+        table.measured("best uniform", len(swept.rows) if swept else len(inner.uniform_sweep), uniform, inner),
     ]
     for name in dict.fromkeys(["random", agent]):
-        if name != "uniform":
+        if name != "uniform" and name in traces:
             best = traces[name].best
-            entries.append(_entry(table.label(name), len(traces[name].rows), best.plan if best else None, inner))
-    winner = max(entries[1:], key=lambda entry: -float("inf") if entry.plan_return is None else entry.plan_return)
+            entries.append(table.measured(table.label(name), len(traces[name].rows), best.plan if best else None, inner))
+    # Whoever asks for a pass without a search gets what it gives; the sweep is there to compare with.
+    choices = entries[1:] if agent_spec(agent).searches else entries[-1:]
+    winner = max(choices, key=lambda entry: -float("inf") if entry.plan_return is None else entry.plan_return)
     return [replace(entry, chosen=entry is winner) for entry in entries]
-
-
-def _entry(name: str, evaluated: int, plan: Plan | None, env: ReptilePruneEnv) -> Entry:
-    if plan is None:
-        return Entry(name, evaluated)
-    evaluator = env.evaluator
-    assert isinstance(evaluator, LiveEvaluator)
-    measured = evaluator.measure(plan)
-    test = evaluator.test(plan).metric if evaluator.task.has_test else None
-    costs = (measured.params, measured.macs, measured.bytes)
-    return Entry(
-        name, evaluated, measured.metric, test, *costs, env.reference.return_of(measured), plan=plan, latency=measured.latency
-    )
 
 
 def _verdict(agent: str, entries: list[Entry], traces: dict[str, Trace]) -> str:
     chosen = next(entry for entry in entries if entry.chosen)
-    lines = [f"> {chosen.name} found the best plan on the validation split; its network is saved."]
+    if agent_spec(agent).searches:
+        lines = [f"> {chosen.name} found the best plan on the validation split; its network is saved."]
+    else:
+        lines = [f"> The network of {chosen.name}'s one pass is saved; the sweep of uniform rates is there to compare with."]
     lines += [f"  {e.name} measured no plan within the budget; give more --steps." for e in entries if e.plan_return is None]
     policy = traces[agent].policy
-    if policy is not None:
+    if policy is not None and agent_spec(agent).searches:
         lines.append(f"  The trained {agent} policy, played once without exploring, returns {policy.episode_return:.3f}.")
     by_step = traces[agent].env_settings["measure"] == "step"
     exception = f", but {agent}'s are measured after each decision" if by_step else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,19 +48,42 @@ class PlanCosts:
     def filled(self, amounts: NDArray[np.float64]) -> NDArray[np.float64]:
         """`amounts` made milder or deeper, all alike, until the plan fills the budget: its cost ends just under the cap.
 
-        Milder: all are multiplied by one factor. Deeper: what all are short of the most is. Without a budget, or with one that the
-        dense network meets, they stay as they are.
+        Milder: all are multiplied by one factor. Deeper: what all are short of the most is. Bits fall in jumps, from 32 to 8 at
+        once, after which much of the budget may be unused: then those of single groups are made milder, as far as the cap allows,
+        the mildest first, and the other amounts all alike. Without a budget, or with one that the dense network meets, they stay as
+        they are.
         """
         if self.budget is None or self.budget >= 1:
             return amounts
-        mildest, deepest = -1.0, 1.0
+        amounts = self._moved(amounts, self._mildest(lambda by: self._moved(amounts, by), -1.0, 1.0))
+        jumps = np.tile(np.array(self._env.inner.components) == "bits", self._env.decisions)
+        if jumps.any():
+            singles = [np.arange(len(amounts)) == index for index in np.argsort(amounts, kind="stable") if jumps[index]]
+            for part in [*singles, ~jumps]:
+                amounts = self._given_back(amounts, part)
+        return amounts
+
+    def _given_back(self, amounts: NDArray[np.float64], part: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """`amounts` that fit, those of a part made milder, all alike, as far as the cap allows."""
+
+        def milder(by: float) -> NDArray[np.float64]:
+            return np.where(part, amounts * by, amounts)
+
+        return milder(0.0) if self._fits(milder(0.0)) else milder(self._mildest(milder, 0.0, 1.0))
+
+    def _mildest(self, plan: Callable[[float], NDArray[np.float64]], mildest: float, deepest: float) -> float:
+        """The least between two numbers for which `plan` fits, to 14 halvings; `deepest` where none else does."""
         for _ in range(HALVINGS):
             middle = (mildest + deepest) / 2
-            if self.cost(self._moved(amounts, middle).tolist()) > self.budget:
-                mildest = middle
-            else:
+            if self._fits(plan(middle)):
                 deepest = middle
-        return self._moved(amounts, deepest)
+            else:
+                mildest = middle
+        return deepest
+
+    def _fits(self, amounts: NDArray[np.float64]) -> bool:
+        assert self.budget is not None
+        return self.cost(amounts.tolist()) <= self.budget
 
     def _moved(self, amounts: NDArray[np.float64], by: float) -> NDArray[np.float64]:
         """`amounts` moved towards nothing (-1) or all there is (1)."""

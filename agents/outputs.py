@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ from typing import Any
 from agents.cli import BadArgumentError
 from agents.trace import Row, Trace
 
-_VERSIONED = ("torch", "numpy", "gymnasium", "stable-baselines3", "torch-pruning")
+_VERSIONED = ("torch", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib", "cma", "optuna", "scipy", "torch-pruning")
 
 
 def free_folder(path: Path | None, what: str) -> Path:
@@ -65,26 +66,37 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what results depend on."""
+    """Versions of what results depend on, this project's code among them."""
     import reptile_env
 
     found = {name: metadata.version(name) for name in _VERSIONED}
-    return {"reptile_env": reptile_env.__version__, "python": platform.python_version()} | found
+    return {"reptile_env": reptile_env.__version__, "code": _code(), "python": platform.python_version()} | found
+
+
+def _code() -> str:
+    """A hash of the agents and of the package: between two releases the version says too little."""
+    import reptile_env
+
+    hasher = hashlib.sha256()
+    for folder in (Path(reptile_env.__file__).parent, Path(__file__).parent):
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".yaml")):
+            hasher.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return hasher.hexdigest()[:16]
 
 
 class BestPlanFile:
     """Keeps the best plan of one or more runs on disk; told of every row, it writes when the best improves.
 
     Args:
-        path: the file.
+        path: the file; the plan that it holds already, where a run is taken up again, stays until there is a better one.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._utility = float("-inf")
+        self._return = json.loads(path.read_text(encoding="utf-8"))["plan_return"] if path.exists() else float("-inf")
 
     def __call__(self, trace: Trace, row: Row, improved: bool) -> None:
         """Take note of an evaluated plan."""
-        if improved and row.utility > self._utility:
-            self._utility = row.utility
+        if improved and row.plan_return > self._return:
+            self._return = row.plan_return
             write_json(self._path, {"agent": trace.agent, "task": trace.task, "env_settings": trace.env_settings} | row.to_dict())

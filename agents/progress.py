@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import TracebackType
 
 from rich.console import Console
@@ -25,7 +24,6 @@ class ProgressReport:
     def __init__(self, label: str, evaluations: int, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._label, self._total = label, evaluations
-        self._start = time.monotonic()
         self._bar: Progress | None = None
         self._silent_until = PAUSE
         self._best = "best return -"
@@ -58,7 +56,7 @@ class ProgressReport:
         if self._bar is not None:
             self._bar.update(self._task, completed=done, best=self._best)
             return
-        spent = time.monotonic() - self._start
+        spent = row.seconds  # those before an interruption count too
         tenth = done * 10 // self._total > (done - 1) * 10 // self._total
         if done == self._total or (tenth and spent > self._silent_until):
             self._silent_until = spent + PAUSE

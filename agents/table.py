@@ -1,4 +1,4 @@
-"""The table that `compress` prints: what each way of compressing the task gave."""
+"""The table that `compress` and `evaluate` print: what each way of compressing the task gave."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from reptile_env.compression.plan import Plan
+from reptile_env.env import ReptilePruneEnv
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,20 @@ class Entry:
     chosen: bool = False
     plan: Plan | None = None
     latency: float | None = None
+
+
+def measured(name: str, evaluated: int, plan: Plan | None, env: ReptilePruneEnv, **further: Any) -> Entry:
+    """The line of a plan, with what it measures; without a plan there are no numbers.
+
+    The only place where agents' commands read the test split.
+    """
+    if plan is None:
+        return Entry(name, evaluated, **further)
+    found = env.evaluator.measure(plan)
+    test = env.evaluator.test(plan).metric if env.evaluator.has_test else None
+    costs = (found.params, found.macs, found.bytes)
+    value = env.reference.return_of(found)
+    return Entry(name, evaluated, found.metric, test, *costs, value, plan=plan, latency=found.latency, **further)
 
 
 def label(agent: str) -> str:

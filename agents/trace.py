@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from reptile_env.compression.plan import Plan
+from reptile_env.tasks.registry import tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Row:
         seconds: wall-clock seconds since the run began.
         plan: what it keeps.
         latency: seconds a forward pass; None where it is not the cost.
+        train_loss: loss on the calibration examples; None where the reward does not read it.
+        network: name of the network, where several are drawn; None where there is the one of the trace.
     """
 
     evaluation: int
@@ -49,6 +52,8 @@ class Row:
     seconds: float
     plan: Plan
     latency: float | None = None
+    train_loss: float | None = None
+    network: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form."""
@@ -78,19 +83,19 @@ class PolicyResult:
 
 @dataclass
 class Trace:
-    """A run of one agent on one task.
+    """A run of one agent on one task, or on several networks that are drawn.
 
     Attributes:
         agent: name of the agent.
         env_id: id of the environment.
-        task: name of the task.
+        task: name of the task; of the family, where its networks are drawn.
         seed: seed of the run.
         evaluations: evaluated plans that the run was allowed.
         env_settings: arguments of the environment beside the task.
         agent_settings: hyperparameters of the agent.
         rows: one for each evaluated plan.
         policy: the deterministic policy's episode, where the agent has a policy.
-        best: the row of highest utility within the budget, the earliest of equals; None before the first such row.
+        best: the row of highest return within the budget, the earliest of equals; None before the first such row.
     """
 
     agent: str
@@ -107,10 +112,21 @@ class Trace:
     def add(self, row: Row) -> bool:
         """Append a row; True when it is the best so far."""
         self.rows.append(row)
-        better = row.within_budget and (self.best is None or row.utility > self.best.utility)
+        better = row.within_budget and (self.best is None or row.plan_return > self.best.plan_return)
         if better:
             self.best = row
         return better
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of the networks that plans were evaluated on, in the order in which they were met."""
+        return tuple(dict.fromkeys(row.network or self.task for row in self.rows))
+
+    @property
+    def test_networks(self) -> tuple[str, ...]:
+        """Those of `networks` that are kept for scoring: an agent that trained on one must be marked."""
+        splits = {row["name"]: row["split"] for row in tasks()}
+        return tuple(name for name in self.networks if splits.get(name) == "test")
 
     def header(self) -> dict[str, Any]:
         """What is known before the first row."""
@@ -124,14 +140,7 @@ class Trace:
         Raises:
             ValueError: a file that is not a trace.
         """
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-        records = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                records += [json.loads(line)] if line else []
-            except ValueError as error:
-                if number < len(lines):
-                    raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+        records = read_records(path)
         if not records or records[0].pop("type", None) != "run":
             raise ValueError(f"{path} is not a trace: its first line must be of type 'run'")
         trace = cls(**records[0])
@@ -144,33 +153,18 @@ class Trace:
         return trace
 
 
-class TraceFile:
-    """Writes a trace to disk as it grows: a header, then one line of JSON for each evaluated plan.
-
-    Args:
-        path: a file that does not exist yet.
-        trace: whose header is written at once.
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a trace file, each with its ``type``. A last line cut short by a crash is left out.
 
     Raises:
-        FileExistsError: the file is there already; a run never writes over another.
+        ValueError: a line before the last is not JSON.
     """
-
-    def __init__(self, path: Path, trace: Trace) -> None:
-        # Line buffering: a crash loses nothing that was evaluated before it.
-        self._file = path.open("x", encoding="utf-8", buffering=1)
-        self._write("run", trace.header())
-
-    def row(self, row: Row) -> None:
-        """Append an evaluated plan."""
-        self._write("plan", row.to_dict())
-
-    def policy(self, result: PolicyResult) -> None:
-        """Append the deterministic policy's episode."""
-        self._write("policy", asdict(result))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _write(self, kind: str, data: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"type": kind} | data, separators=(",", ":")) + "\n")
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records += [json.loads(line)] if line else []
+        except ValueError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+    return records

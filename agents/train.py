@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,47 +12,101 @@ import torch
 
 from agents.arguments import Options, make_env, task_of
 from agents.base import Listener
+from agents.cli import BadArgumentError
 from agents.outputs import BestPlanFile, make_folder, versions, write_json
 from agents.progress import ProgressReport
 from agents.registry import agent_spec, make_agent
+from agents.resume import RUN, alone_in, check_unchanged, options_of, read_run
 from agents.tensorboard_log import TensorBoardLog
 from agents.trace import Trace
 
+LOGS = "tensorboard"
+
 
 def train(name: str, options: Options, out: Path) -> int:
-    """Run an agent and keep in `out` its trace, its best plan, TensorBoard logs and, where it has one, its model.
+    """Run an agent and keep in `out` its trace, its best plan, TensorBoard logs and, where it has one, its policy and checkpoints.
 
     Returns:
         The exit status, 0.
 
     Raises:
-        BadArgumentError: see `task_of` and `make_env`.
+        BadArgumentError: see `task_of` and `make_env`; or an unknown hyperparameter.
     """
     torch.set_num_threads(options.threads)
     env = make_env(agent_spec(name), task_of(options), options)
+    _check_hyperparameters(name, options)
     make_folder(out)
-    write_json(out / "run.json", {"command": "train", "agent": name} | options.to_dict() | {"versions": versions()})
-    trace = run_agent(name, env, options, out, [BestPlanFile(out / "best_plan.json")])
-    print(_summary(trace, out))
-    return 0
+    with alone_in(out):
+        write_json(out / RUN, _record(name, options, env))
+        return _run(name, env, options, out, resume=False)
 
 
-def run_agent(name: str, env: gym.Env[Any, Any], options: Options, out: Path, listeners: Sequence[Listener] = ()) -> Trace:
+def resume(out: Path) -> int:
+    """Go on with an interrupted run: in the end everything in `out` is as it would be without the interruption.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        BadArgumentError: `out` is not a folder that `train` wrote, another process works there, or settings, versions, code,
+            network, data or machine are not those that the run began with.
+        agents.replay.ReplayError: the run does not do again what it did.
+    """
+    run = read_run(out)
+    options = options_of(run)
+    torch.set_num_threads(options.threads)
+    with alone_in(out):
+        env = make_env(agent_spec(run["agent"]), task_of(options), options)
+        check_unchanged(out, run, _record(run["agent"], options, env))
+        # Training is done again up to where it was interrupted, and so are its logs.
+        shutil.rmtree(out / LOGS, ignore_errors=True)
+        return _run(run["agent"], env, options, out, resume=True)
+
+
+def run_agent(
+    name: str, env: gym.Env[Any, Any], options: Options, out: Path, listeners: Sequence[Listener] = (), resume: bool = False
+) -> Trace:
     """Run an agent with a progress report and TensorBoard logs.
 
     Args:
         name: of the agent.
         env: made by `make_env`.
-        options: its steps and seed are used.
+        options: its steps, seed and hyperparameters are used.
         out: the run's folder.
         listeners: told of each evaluated plan too.
+        resume: go on with the run whose trace `out` holds.
     """
-    log = TensorBoardLog(out / "tensorboard" / name)
+    log = TensorBoardLog(out / LOGS / name)
+    agent = make_agent(name, options.hyperparameters)
     try:
         with ProgressReport(name, options.steps) as progress:
-            return make_agent(name).run(env, options.steps, options.seed, out=out, listeners=[*listeners, progress, log])
+            told: list[Listener] = [*listeners, progress, log]
+            return agent.run(env, options.steps, options.seed, out=out, listeners=told, resume=resume)
     finally:
         log.close()
+
+
+def _run(name: str, env: gym.Env[Any, Any], options: Options, out: Path, resume: bool) -> int:
+    trace = run_agent(name, env, options, out, [BestPlanFile(out / "best_plan.json")], resume)
+    print(_summary(trace, out))
+    return 0
+
+
+def _check_hyperparameters(name: str, options: Options) -> None:
+    try:
+        make_agent(name, options.hyperparameters)
+    except ValueError as error:
+        raise BadArgumentError(f"--hyperparameters: {error}") from error
+
+
+def _record(name: str, options: Options, env: gym.Env[Any, Any]) -> dict[str, Any]:
+    """What the run depends on, JSON-able."""
+    asked = {"command": "train", "agent": name} | options.to_dict()
+    try:
+        conditions = env.unwrapped.evaluator.conditions()  # type: ignore[attr-defined]
+    except ValueError as error:  # a metric without code: what is known of it must do
+        conditions = str(error)
+    return asked | {"versions": versions(), "conditions": conditions}
 
 
 def _summary(trace: Trace, out: Path) -> str:

@@ -1,0 +1,90 @@
+"""What a run's folder says of it, and whether the run can go on from there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from agents.arguments import Options
+from agents.cli import BadArgumentError
+
+RUN = "run.json"
+_LOCK = ".lock"
+
+
+def read_run(folder: Path, command: str = "train") -> dict[str, Any]:
+    """What the run in a folder was asked for.
+
+    Raises:
+        BadArgumentError: it is not the folder of such a run.
+    """
+    path = folder / RUN
+    if not path.is_file():
+        raise BadArgumentError(f"{folder} is not the folder of a run: it holds no {RUN}")
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadArgumentError(f"{path} is damaged: {error}") from error
+    if not isinstance(run, dict) or run.get("command") != command:
+        raise BadArgumentError(f"{folder} is not the folder of `python -m agents {command}`")
+    return run
+
+
+def options_of(run: dict[str, Any]) -> Options:
+    """The options that a run was started with.
+
+    Raises:
+        BadArgumentError: another version of the program, which knew other ones, wrote them.
+    """
+    names = [field.name for field in fields(Options)]
+    missing = [name for name in names if name not in run]
+    if missing:
+        raise BadArgumentError(f"{RUN} of this run lacks {', '.join(missing)}: another version wrote it; start a new run")
+    return Options(**{name: run[name] for name in names})
+
+
+def check_unchanged(folder: Path, known: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on with a run under other conditions than it began.
+
+    Raises:
+        BadArgumentError: names what differs, and both values.
+    """
+    before, after = _flat(known), _flat(json.loads(json.dumps(now)))
+    for name in before | after:
+        if before.get(name) != after.get(name):
+            raise BadArgumentError(
+                f"--resume {folder}: {name} was {before.get(name)!r:.100} when the run began and is {after.get(name)!r:.100} now, "
+                "so it can't go on as if it had not been interrupted; bring that back, or start a new run"
+            )
+
+
+def _flat(data: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with keys such as ``versions torch``."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{above}{key} ") if isinstance(value, dict) else {f"{above}{key}": value}
+    return flat
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """No other process works in the folder meanwhile.
+
+    Raises:
+        BadArgumentError: one does.
+    """
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BadArgumentError(f"another process is at work in {folder}; wait until it is done") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,200 @@
+"""``python -m agents tune``: hyperparameters by Optuna (Akiba et al., KDD 2019) over ``hyperparameters/spaces.yaml``.
+
+Networks of split ``test`` are refused, and the seeds are others than those that benchmarks report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import optuna
+import torch
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from agents.arguments import Options, make_env, task_of
+from agents.cli import BadArgumentError
+from agents.outputs import make_folder, versions, write, write_json
+from agents.registry import agent_spec, make_agent
+from agents.resume import RUN, alone_in, check_unchanged, read_run
+from agents.trace import Trace
+from agents.tuned import HYPERPARAMETERS
+from reptile_env.env import ReptilePruneEnv
+from reptile_env.errors import unknown
+from reptile_env.tasks import registry
+
+SPACES = HYPERPARAMETERS / "spaces.yaml"
+VALUES = ("best", "policy")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is tuned.
+
+    Attributes:
+        agent: its name.
+        tasks: names of tasks; the value of a trial is the mean over all of them.
+        trials: settings to try.
+        seeds: runs of each setting on each task.
+        value: ``best``: of the best plan of a run; ``policy``: of the trained policy's own episode.
+    """
+
+    agent: str
+    tasks: tuple[str, ...]
+    trials: int
+    seeds: int
+    value: str
+
+    def __post_init__(self) -> None:
+        if self.value not in VALUES:
+            raise BadArgumentError(f"--value: {unknown('value', self.value, VALUES)}")
+        for name, number in (("--trials", self.trials), ("--seeds", self.seeds)):
+            if number < 1:
+                raise BadArgumentError(f"{name} {number}: give at least 1")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise BadArgumentError(f"--task: {', '.join(self.tasks)}: name each task once")
+        for task in self.tasks:
+            if ":" in task:
+                continue  # a user's own
+            try:
+                split = registry.task_spec(task).split
+            except ValueError as error:
+                raise BadArgumentError(f"--task: {error}") from error
+            if split == "test":
+                raise BadArgumentError(f"--task {task}: this network is kept for tests, so nothing may be tuned on it")
+
+
+def tune(study: Study, options: Options, out: Path) -> int:
+    """Try settings, and keep in a new folder `out` every trial (``study.log``) and the best setting (``best.yaml``).
+
+    Args:
+        study: what is tuned.
+        options: of each run.
+        out: a new folder.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        BadArgumentError: an agent that has no space or, for the value ``policy``, no policy, and what `make_env` refuses.
+    """
+    space, envs = read_space(study.agent), _envs(study, options)
+    make_folder(out)
+    with alone_in(out):
+        write_json(out / RUN, _record(study, options))
+        return _try_all(study, options, envs, space, out)
+
+
+def resume(out: Path) -> int:
+    """Go on with an interrupted study; its trials are those that there would be without the interruption.
+
+    Raises:
+        BadArgumentError: `out` is not a folder that `tune` wrote, or versions or code have changed since.
+    """
+    run = read_run(out, "tune")
+    study = Study(**run["study"] | {"tasks": tuple(run["study"]["tasks"])})
+    options = Options(**run["options"])
+    space, envs = read_space(study.agent), _envs(study, options)
+    with alone_in(out):
+        check_unchanged(out, run, _record(study, options))
+        return _try_all(study, options, envs, space, out)
+
+
+def read_space(agent: str) -> dict[str, dict[str, Any]]:
+    """Which values an agent's hyperparameters may take.
+
+    Raises:
+        BadArgumentError: none are listed for it.
+    """
+    spaces = yaml.safe_load(SPACES.read_text(encoding="utf-8"))
+    if agent not in spaces:
+        raise BadArgumentError(str(unknown(f"agent in {SPACES.name}", agent, spaces)))
+    space: dict[str, dict[str, Any]] = spaces[agent]
+    return space
+
+
+def suggest(trial: Trial, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Hyperparameters that a trial asks for: a choice among ``choices``, or a number from ``low`` to ``high``.
+
+    A number is whole where both bounds are; ``log: true`` searches its logarithm.
+    """
+    found: dict[str, Any] = {}
+    for name, among in space.items():
+        if "choices" in among:
+            # By number: Optuna's storages take plain values alone, and choices may be lists.
+            found[name] = among["choices"][trial.suggest_categorical(name, range(len(among["choices"])))]
+        elif isinstance(among["low"], int) and isinstance(among["high"], int):
+            found[name] = trial.suggest_int(name, among["low"], among["high"], log=among.get("log", False))
+        else:
+            found[name] = trial.suggest_float(name, among["low"], among["high"], log=among.get("log", False))
+    return found
+
+
+def _record(study: Study, options: Options) -> dict[str, Any]:
+    return {"command": "tune", "study": asdict(study), "options": options.to_dict(), "versions": versions()}
+
+
+def _envs(study: Study, options: Options) -> list[gym.Env[Any, Any]]:
+    torch.set_num_threads(options.threads)
+    if study.value == "policy" and make_agent(study.agent).policy_file is None:
+        raise BadArgumentError(f"--value policy: {study.agent} trains no policy; tune it by --value best")
+    spec = agent_spec(study.agent)
+    each = [replace(options, task=task) for task in study.tasks]
+    return [make_env(spec, task_of(one), one) for one in each]
+
+
+def _try_all(
+    study: Study, options: Options, envs: Sequence[gym.Env[Any, Any]], space: Mapping[str, Mapping[str, Any]], out: Path
+) -> int:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(out / "study.log")))
+    kept = optuna.create_study(storage=storage, study_name=study.agent, direction="maximize", load_if_exists=True)
+    for interrupted in kept.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        kept.tell(interrupted.number, state=TrialState.FAIL)
+    while len(done := kept.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < study.trials:
+        # Seeded by what is done, so that a study taken up again asks for what it would have asked for.
+        kept.sampler = optuna.samplers.TPESampler(seed=options.seed + len(done), multivariate=True)
+        trial = kept.ask()
+        chosen = suggest(trial, space)
+        value = _value(study, options, envs, chosen)
+        kept.tell(trial, value)
+        print(f"trial {len(done) + 1} of {study.trials}: {value:.4f}, best {kept.best_value:.4f}", flush=True)
+        _write_best(kept.best_trial, space, out)
+    print(f"best setting: {out / 'best.yaml'}; `python -m agents train {study.agent} --hyperparameters` takes it")
+    return 0
+
+
+def _value(study: Study, options: Options, envs: Sequence[gym.Env[Any, Any]], hyperparameters: dict[str, Any]) -> float:
+    values = []
+    for env in envs:
+        for seed in range(study.seeds):
+            trace = make_agent(study.agent, hyperparameters).run(env, options.steps, options.seed + seed)
+            values.append(_reached(trace, env, study.value))
+    return float(np.mean(values))
+
+
+def _reached(trace: Trace, env: gym.Env[Any, Any], value: str) -> float:
+    """The score of a run; its return where scores are not known."""
+    inner = env.unwrapped
+    assert isinstance(inner, ReptilePruneEnv)
+    if value == "policy":
+        if trace.policy is None:
+            raise BadArgumentError(f"--value policy: {trace.evaluations} --steps leave none for the policy; give more")
+        reached = trace.rows[trace.policy.evaluation - 1].plan_return
+    else:
+        reached = trace.best.plan_return if trace.best is not None else 0.0
+    score = inner.score(reached)
+    return reached if math.isnan(score) else score
+
+
+def _write_best(best: FrozenTrial, space: Mapping[str, Mapping[str, Any]], out: Path) -> None:
+    chosen = suggest(optuna.trial.FixedTrial(best.params), space)  # type: ignore[arg-type]
+    write(out / "best.yaml", yaml.safe_dump(chosen, sort_keys=False))

@@ -1,0 +1,44 @@
+"""Agents whose hyperparameters lie in a file that users may change: one YAML file an agent."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agents.base import Agent
+from agents.sections import Sections
+from reptile_env.errors import unknown
+
+HYPERPARAMETERS = Path(__file__).parent / "hyperparameters"
+
+
+class TunedAgent(Agent):
+    """An agent with the hyperparameters of ``hyperparameters/NAME.yaml``; see `Sections` for how they differ between tasks.
+
+    Args:
+        name: of the agent.
+        hyperparameters: values used instead of the file's, for all or some of its keys, whatever the task.
+
+    Raises:
+        ValueError: a hyperparameter that the file does not have.
+    """
+
+    def __init__(self, name: str, hyperparameters: Mapping[str, Any] | None = None) -> None:
+        super().__init__(name)
+        self._sections = Sections.read(HYPERPARAMETERS / f"{name}.yaml")
+        self._given = dict(hyperparameters or {})
+        for key in self._given:
+            if key not in self._sections.default:
+                raise unknown(f"hyperparameter of {name}", key, self._sections.default)
+        self.hyperparameters: dict[str, Any] = self._sections.default | self._given
+
+    def prepare(self, task: str) -> None:
+        """Take the hyperparameters that are meant for a task."""
+        self.hyperparameters = self._sections.of(task) | self._given
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The hyperparameters."""
+        return copy.deepcopy(self.hyperparameters)

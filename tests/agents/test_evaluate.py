@@ -1,0 +1,85 @@
+"""``python -m agents evaluate``: what a run found, on both splits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reptile_env
+from agents.__main__ import main
+from agents.trace import Trace
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of SAC, of PPO on groups and of random search."""
+    folder = tmp_path_factory.mktemp("runs")
+    for agent in ("sac", "ppo-group", "random"):
+        arguments = ["train", agent, "--task", "digits-mlp", "--evaluator", "table", "--steps", "60", "--out", str(folder / agent)]
+        assert main(arguments) == 0
+    return folder
+
+
+def evaluated(folder: Path, out: Path, *more: str) -> dict[str, dict[str, Any]]:
+    """The lines of the table, by name."""
+    assert main(["evaluate", str(folder), *more, "--out", str(out)]) == 0
+    return {row["name"]: row for row in json.loads((out / "table.json").read_text())["rows"]}
+
+
+def test_it_reports_the_best_plan_and_the_policy(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, trace = evaluated(runs / "sac", tmp_path / "out"), Trace.load(runs / "sac" / "trace-sac.jsonl")
+    assert list(found) == ["dense", "best uniform", "best plan", "policy"]
+    assert trace.best is not None
+    assert trace.policy is not None
+    assert found["best plan"]["plan_return"] == trace.best.plan_return
+    assert found["policy"]["plan_return"] == trace.rows[-1].plan_return
+    assert (found["dense"]["plan_return"], found["best uniform"]["plan_return"]) == (0, pytest.approx(1))
+    live = reptile_env.compress("digits-mlp", trace.best.plan)
+    task = reptile_env.make_task("digits-mlp")
+    test = task.test_split()
+    assert found["best plan"]["valid"] == pytest.approx(live.measurement.metric, abs=1e-4)
+    assert found["best plan"]["test"] == pytest.approx(
+        task.score(task.outputs(live.model, test), test)[0], abs=1 / len(test) + 1e-6
+    )
+    assert "test accuracy" in capsys.readouterr().out
+
+
+def test_a_search_has_a_best_plan_alone(runs: Path, tmp_path: Path) -> None:
+    assert list(evaluated(runs / "random", tmp_path / "out")) == ["dense", "best uniform", "best plan"]
+
+
+def test_a_checkpoint_is_played(runs: Path, tmp_path: Path) -> None:
+    first = min((runs / "ppo-group" / "checkpoints").iterdir(), key=lambda path: int(path.stem.rpartition("-")[2]))
+    early = evaluated(runs / "ppo-group", tmp_path / "early", "--policy", str(first))["policy"]
+    assert early["plan_return"] != evaluated(runs / "ppo-group", tmp_path / "late")["policy"]["plan_return"]
+
+
+@pytest.mark.parametrize("evaluator", ["table", "live"])
+def test_a_policy_plays_on_another_network(runs: Path, evaluator: str, tmp_path: Path) -> None:
+    found = evaluated(runs / "ppo-group", tmp_path / "out", "--task", "digits-cnn", "--evaluator", evaluator)
+    assert list(found) == ["dense", "best uniform", "policy"]
+    assert found["policy"]["params"] < found["dense"]["params"]
+
+
+@pytest.mark.parametrize(
+    ("agent", "more", "message"),
+    [
+        ("sac", ["--task", "digits-cnn"], "only what was trained on observation 'group'"),
+        ("random", ["--task", "digits-cnn"], "no plan of task 'digits-cnn' and no trained policy"),
+        ("sac", ["--policy", "nowhere.zip"], "there is no such file"),
+        ("random", ["--policy", "run.json"], "trains no policy"),
+        ("nowhere", [], "is not the folder of a run"),
+        ("sac", ["--task", "digit-cnn", "--evaluator", "live"], "did you mean 'digits-cnn'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(
+    agent: str, more: list[str], message: str, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(runs / "random")
+    assert main(["evaluate", str(runs / agent), *more]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1

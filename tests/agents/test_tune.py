@@ -1,0 +1,107 @@
+"""``python -m agents tune``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+import agents.tune
+from agents.__main__ import main
+from agents.registry import make_agent
+from reptile_env.tasks import registry
+from reptile_env.tasks.catalogue.spec import TaskSpec
+
+QUICK = ["--task", "digits-mlp", "--evaluator", "table", "--steps", "30", "--trials", "4", "--seeds", "1"]
+
+
+def trials(folder: Path, agent: str = "ppo") -> list[tuple[dict[str, Any], float]]:
+    """Settings and values of the finished trials."""
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "study.log"))
+    study = optuna.load_study(study_name=agent, storage=optuna.storages.JournalStorage(backend))
+    return [(trial.params, trial.value) for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+
+
+def test_it_finds_the_best_of_what_it_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "ppo", *QUICK, "--task", "digits-cnn", "--out", str(tmp_path / "study")]) == 0
+    tried = trials(tmp_path / "study")
+    assert len(tried) == 4
+    assert len({json.dumps(params) for params, _ in tried}) == 4
+    assert f"best {max(value for _, value in tried):.4f}" in capsys.readouterr().out
+    best = yaml.safe_load((tmp_path / "study" / "best.yaml").read_text())
+    assert best["learning_rate"] == max(tried, key=lambda each: each[1])[0]["learning_rate"]
+    arguments = ["train", "ppo", *QUICK[:6], "--hyperparameters", str(tmp_path / "study" / "best.yaml")]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    header = json.loads((tmp_path / "run" / "trace-ppo.jsonl").read_text().splitlines()[0])
+    assert header["agent_settings"] == make_agent("ppo").settings | best
+
+
+def test_an_interrupted_study_tries_what_it_would_have_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main(["tune", "ppo", *QUICK, "--out", str(whole)]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(agents.tune, "_value", interrupted_in(3, agents.tune._value))
+        assert main(["tune", "ppo", *QUICK, "--out", str(cut)]) == 1
+    assert "interrupted" in capsys.readouterr().err
+    assert len(trials(cut)) == 2
+    assert main(["tune", "--resume", str(cut)]) == 0
+    assert trials(cut) == trials(whole)
+
+
+def interrupted_in(count: int, function: Callable[..., float]) -> Callable[..., float]:
+    calls = 0
+
+    def counted(*arguments: Any) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    return counted
+
+
+def test_the_policy_can_be_what_counts(tmp_path: Path) -> None:
+    assert main(["tune", "ppo", *QUICK, "--trials", "1", "--value", "policy", "--out", str(tmp_path / "a")]) == 0
+    assert main(["tune", "ppo", *QUICK, "--trials", "1", "--out", str(tmp_path / "b")]) == 0
+    (params, policy), (same, best) = (trials(tmp_path / name)[0] for name in ("a", "b"))
+    assert params == same
+    assert policy <= best
+
+
+def test_networks_kept_for_tests_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = TaskSpec("kept", "mlp", "none", "none", "reptile_env.tasks.digits:task", split="test")
+    monkeypatch.setitem(registry._specs, "kept", kept)
+    assert main(["tune", "ppo", "--task", "digits-mlp", "--task", "kept", "--out", str(tmp_path / "study")]) == 2
+    assert "kept for tests" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["random"], "unknown agent in spaces.yaml 'random'"),
+        (["ppo", "--value", "bets"], "did you mean 'best'"),
+        (["ppo", "--trials", "0"], "give at least 1"),
+        (["ppo", "--task", "digits-mlp", "--task", "digits-mlp"], "name each task once"),
+        (["pppo"], "did you mean 'ppo'"),
+        ([], "'algorithm'"),
+        (["--resume", "nowhere"], "is not the folder of a run"),
+        (["ppo", "--steps", "3", "--evaluator", "table", "--value", "policy", "--out", "study"], "leave none for the policy"),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["tune", *arguments]) == 2
+    assert message in capsys.readouterr().err
