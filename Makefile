@@ -47,8 +47,8 @@ $(BIN)/python:
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -e '.[dev]' -c constraints.txt
-	@# Of aeon its data files alone are read; it asks for older versions of what is pinned.
-	$(BIN)/python -m pip install --no-deps aeon -c constraints.txt
+	@# Of aeon its data files alone are read, of Tianshou a test runs; both ask for older versions of what is pinned.
+	$(BIN)/python -m pip install --no-deps aeon tianshou -c constraints.txt
 	touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED)

@@ -1,4 +1,4 @@
-"""Command line: ``python -m benchmarks checkpoints | choose-w | correlations | quality | speed | table | tasks-page``."""
+"""Command line: ``python -m benchmarks COMMAND``; ``--help`` lists the commands."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from agents.cli import BadArgumentError, run
 from agents.outputs import free_folder, make_folder
 from benchmarks import compression_quality
 from benchmarks.correlations import correlations
+from benchmarks.leaderboard import leaderboard
 from benchmarks.quality_rows import Row
+from benchmarks.report.command import report
+from benchmarks.run_command import list_suites, run_suite
 from benchmarks.speed.run import PARTS, measure
 from benchmarks.table_command import table
 from benchmarks.task_commands import checkpoints, choose_w
 from benchmarks.task_page import tasks_page
+from benchmarks.transfer_family import transfer_family
+from benchmarks.validate import validate
 from reptile_env.errors import unknown
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train, calibrate and compare.")
@@ -30,9 +35,15 @@ def main() -> None:
 
 app.command()(checkpoints)
 app.command("choose-w")(choose_w)
+app.command("transfer-family")(transfer_family)
 app.command()(correlations)
 app.command("tasks-page")(tasks_page)
 app.command()(table)
+app.command("list")(list_suites)
+app.command("run")(run_suite)
+app.command()(validate)
+app.command()(leaderboard)
+app.command()(report)
 
 
 @app.command()
@@ -63,7 +74,7 @@ def quality(
         for name in chosen:
             try:
                 compression_quality.measure(name, data, folder, done, show)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, ConnectionError) as error:
                 raise BadArgumentError(str(error)) from error
     print((folder / "quality.md").read_text(encoding="utf-8"), end="")
     if any(row.error for row in done):
@@ -98,4 +109,5 @@ def speed(
 
 
 if __name__ == "__main__":
-    sys.exit(run(app, "python -m benchmarks", "checkpoints, choose-w, correlations, quality, speed, table or tasks-page"))
+    commands = "run, list, validate, report, leaderboard, checkpoints, choose-w, transfer-family, tasks-page, table"
+    sys.exit(run(app, "python -m benchmarks", f"{commands}, correlations, quality or speed"))

@@ -1,0 +1,147 @@
+"""``python -m benchmarks leaderboard``: a page of scores, from validated runs alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agents.cli import BadArgumentError
+from agents.outputs import write
+from benchmarks.report.cases import Suite, by_suite, strata
+from benchmarks.results import Run, from_bytes
+from benchmarks.results_folder import VALIDATION_FILE, claimed
+from benchmarks.statistics.comparing import stands_out
+from benchmarks.statistics.intervals import Estimate, estimate
+from benchmarks.validate import FORMAT
+
+PAGE = Path("docs/leaderboard.md")
+_WHAT = {
+    "search": "best plan within the evaluations",
+    "policy": "the trained policy's own plan, without exploration",
+    "transfer": "the plan of a policy that never met the network before",
+}
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The runs of a folder that a validation has confirmed, and that are still as they were then.
+
+    Attributes:
+        folder: of the results.
+        validation: content of its ``validation.json``.
+        runs: those that were confirmed.
+        left_out: files that were not checked, or not confirmed, or changed since.
+    """
+
+    folder: Path
+    validation: dict[str, Any]
+    runs: list[Run]
+    left_out: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Validated:
+        """Read a folder.
+
+        Raises:
+            ValueError: it holds no results, or was not validated.
+        """
+        suite, _ = claimed(folder)
+        file = folder / VALIDATION_FILE
+        mend = f"run `python -m benchmarks validate {folder} --all` first"
+        if not file.is_file():
+            raise ValueError(f"{folder} was not validated: it holds no {VALIDATION_FILE}; {mend}")
+        try:
+            validation = json.loads(file.read_text(encoding="utf-8"))
+            if (validation["format"], validation["suite"]) != (FORMAT, suite):
+                raise ValueError(f"it is of {validation['suite']}, format {validation['format']}")
+            confirmed = {name: row["sha256"] for name, row in validation["rows"].items() if row["ok"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is damaged: {error}; {mend}") from error
+        runs, left_out = [], len(validation["rows"]) - len(confirmed)
+        for name, digest in confirmed.items():
+            path = folder / name
+            data = path.read_bytes() if path.is_file() else b""
+            if hashlib.sha256(data).hexdigest() == digest:
+                runs.append(from_bytes(data))
+            else:
+                left_out += 1
+        return cls(folder, validation, runs, left_out)
+
+
+def page(folders: Sequence[Validated]) -> str:
+    """The leaderboard in Markdown."""
+    lines = [
+        "# Leaderboard",
+        "",
+        "Made by `python -m benchmarks leaderboard` from runs that [validation](benchmark.md#validate) has replayed and confirmed; "
+        "not to be edited. A score is 0 for the best uniform setting and 1 for the best plan known; numbers are interquartile "
+        "means over tasks and seeds with stratified bootstrap 95 % intervals, and n says how many runs they stand on. An agent "
+        "is printed in bold where its interval lies above every other's and all have as many runs.",
+    ]
+    for validated in folders:
+        for suite in by_suite(validated.runs):
+            lines += ["", f"## {suite.name}", "", _origin(validated)]
+            for track in suite.tracks:
+                lines += ["", f"### {track}: {_WHAT[track]}", "", *_table(suite, track)]
+    return "\n".join(lines) + "\n"
+
+
+def _origin(validated: Validated) -> str:
+    found = validated.validation
+    revisions = sorted({run.git or "unknown" for run in validated.runs})
+    machines = sorted({run.machine["processor"] for run in validated.runs})
+    text = (
+        f"{len(validated.runs):,} runs, made at {', '.join(revisions)} on {'; '.join(machines)}; "
+        f"validated {found['validated'][:10]} ({found['sample']}) on {found['machine']}."
+    )
+    if validated.left_out or found["failed"]:
+        text += f" Left out: {validated.left_out:,} runs that were not confirmed, {len(found['failed']):,} that failed."
+    return text
+
+
+def _table(suite: Suite, track: str) -> Iterator[str]:
+    scored = [case for case in suite.cases if case.scored]
+    number, cases = ("score", scored) if scored else ("return", list(suite.cases))
+    judged = {agent: estimate(strata(cases, agent, track, number)) for agent in suite.agents}
+    judged = {agent: each for agent, each in judged.items() if each.n}
+    exact = [case for case in cases if case.exact]
+    compared = len({each.n for each in judged.values()}) == 1  # runs of all on the same tasks and seeds, or nobody stands out
+    winner = stands_out(judged) if compared else None
+    yield f"| agent | {number} | 95 % interval | {'regret | ' if exact else ''}tasks | n |"
+    yield f"|---|---|---|{'---|' if exact else ''}---|---|"
+    for agent, each in sorted(judged.items(), key=lambda item: -item[1].value):
+        name = f"**{agent}**" if agent == winner else agent
+        regret = f"{estimate(strata(exact, agent, track, 'regret')).value:.3f} | " if exact else ""
+        tasks = sum(len(runs) > 0 for runs in strata(cases, agent, track, number))
+        yield f"| {name} | {each.value:.3f} | {_interval(each)} | {regret}{tasks} | {each.n} |"
+    unscored = [case.name for case in suite.cases if case not in cases]
+    if unscored:
+        yield from ("", f"Not scored, because no best uniform setting or best plan is known: {', '.join(unscored)}.")
+
+
+def _interval(each: Estimate) -> str:
+    return f"{each.low:.3f} to {each.high:.3f}" if each.has_interval else "-"
+
+
+def leaderboard(
+    folders: Annotated[list[Path], typer.Argument(help="folders of validated results", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the page")] = PAGE,
+) -> None:
+    """Write the leaderboard, from the runs that validation has confirmed and nothing else."""
+    try:
+        validated = [Validated.read(folder) for folder in folders]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write(out, page(validated))
+    except ValueError as error:
+        raise BadArgumentError(str(error)) from error
+    except OSError as error:
+        raise BadArgumentError(f"--out {out} can't be written: {error.strerror or error}") from error
+    for each in validated:
+        print(f"{each.folder}: {len(each.runs):,} validated runs, {each.left_out:,} left out")
+    print(out)

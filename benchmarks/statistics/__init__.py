@@ -1,0 +1,1 @@
+"""Statistics of runs, on numpy arrays alone: no file, no task, no agent."""

@@ -1,0 +1,83 @@
+"""Which agent is better, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from benchmarks.statistics.intervals import RESAMPLES, Band, Estimate, Floats, Strata, band, interval, pooled_mean
+
+Name = TypeVar("Name")
+
+
+def performance_profile(strata: Strata, thresholds: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Band:
+    """The share of runs that score above each threshold (Dolan and Moré, 2002; Agarwal et al., 2021).
+
+    Args:
+        strata: for each task its runs; NaN is left out.
+        thresholds: of the score.
+        resamples: of the bootstrap.
+        seed: of what it draws.
+    """
+    above = [(runs > thresholds[:, None]).astype(np.float64) for runs in _known(strata)]
+    if not above:
+        nothing = np.full(len(thresholds), math.nan)
+        return Band(nothing, nothing, nothing, 0)
+    return band(above, pooled_mean, resamples, seed)
+
+
+def probability_of_improvement(first: Strata, second: Strata, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """The chance that a run of the first agent beats one of the second on a task drawn at random; a tie counts half.
+
+    It is the Mann-Whitney statistic of each task, scaled to 1, averaged over the tasks that both have runs of.
+
+    Args:
+        first: for each task the first agent's runs; NaN is left out.
+        second: for the same tasks the second's.
+        resamples: of the bootstrap.
+        seed: of what it draws.
+
+    Raises:
+        ValueError: different numbers of tasks.
+    """
+    pairs = [
+        (x, y) for x, y in ((_without_nan(x), _without_nan(y)) for x, y in zip(first, second, strict=True)) if len(x) and len(y)
+    ]
+    if not pairs:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    strata = [x for x, _ in pairs] + [y for _, y in pairs]
+    value, low, high = float(_mean_win_rate(strata)), math.nan, math.nan
+    if min(map(len, strata)) > 1:
+        low, high = map(float, interval(strata, _mean_win_rate, resamples, seed))
+    return Estimate(value, low, high, sum(map(len, strata)))
+
+
+def stands_out(estimates: Mapping[Name, Estimate]) -> Name | None:
+    """The one whose interval lies above every other's; None where intervals overlap or one is missing."""
+    if len(estimates) < 2 or not all(each.has_interval for each in estimates.values()):
+        return None
+    best = max(estimates, key=lambda name: estimates[name].value)
+    return best if all(estimates[best].low > each.high for name, each in estimates.items() if name != best) else None
+
+
+def _mean_win_rate(strata: Strata) -> Floats:
+    """Strata of the first agent, then as many of the second."""
+    half = len(strata) // 2
+    return np.mean([_win_rate(x, y) for x, y in zip(strata[:half], strata[half:], strict=True)], axis=0)
+
+
+def _win_rate(x: Floats, y: Floats) -> Floats:
+    ours, theirs = x[..., :, None], y[..., None, :]
+    return np.asarray(((ours > theirs) + 0.5 * (ours == theirs)).mean(axis=(-2, -1)))
+
+
+def _known(strata: Strata) -> Sequence[Floats]:
+    return [runs for runs in map(_without_nan, strata) if len(runs)]
+
+
+def _without_nan(runs: Floats) -> Floats:
+    numbers = np.asarray(runs, np.float64)
+    return numbers[~np.isnan(numbers)]

@@ -1,0 +1,381 @@
+"""``python -m benchmarks run``: what is missing is made, once; nothing that goes wrong is lost, and nothing is written over."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from agents.cli import run as run_app
+from agents.registry import AGENTS
+from benchmarks import estimate, execution, results_folder, run_command, run_progress
+from benchmarks.__main__ import app
+from benchmarks.engine import Lost
+from benchmarks.engine_local import LocalEngine
+from benchmarks.execution import Job, execute
+from benchmarks.results import from_bytes, read_run, read_runs, run_path, write_run
+from benchmarks.run_progress import RunProgress
+from benchmarks.runner import jobs_of, run_jobs
+from benchmarks.suites import SUITES
+from tests.chores import Chore, dies_always, dies_once, is_alive, process, raises, sleeps, wait_for
+from tests.helpers import ROOT
+from tests.suites import BROKEN, TINY, Here, content, made
+
+NAMES = [case.name for case in TINY.cases]
+
+
+@pytest.fixture(autouse=True)
+def suites(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suites of these tests, and no new processes where none are needed."""
+    for suite in (TINY, BROKEN):
+        monkeypatch.setitem(SUITES, suite.title, suite)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_command, "LocalEngine", lambda workers: Here())
+
+
+def main(*arguments: object) -> int:
+    return run_app(app, "python -m benchmarks", "a command", [str(argument) for argument in arguments])
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# -- engines ---------------------------------------------------------------------------------------------------------
+
+
+def chores(folder: Path, count: int = 4, families: int = 1) -> list[Chore]:
+    return [Chore(number, folder, f"family {number % families}") for number in range(count)]
+
+
+@pytest.mark.parametrize(("age", "families"), [(0.0, 1), (3600.0, 2)])
+def test_every_job_is_done_once_by_processes_of_one_thread(tmp_path: Path, age: float, families: int) -> None:
+    found = list(LocalEngine(1, age).run(process, sorted(chores(tmp_path, 6, 2), key=lambda chore: chore.family)))
+    assert sorted(job.number for job, _ in found) == list(range(6))
+    assert {threads for _, (_, threads) in found} == {"1"}
+    by_process: dict[int, set[str]] = {}
+    for job, (number, _) in found:
+        by_process.setdefault(number, set()).add(job.family)
+    assert [len(served) for served in by_process.values()] == [families] * (2 // families)
+    assert os.getpid() not in by_process
+
+
+def test_a_worker_that_dies_costs_no_job(tmp_path: Path) -> None:
+    found = {job.number: result for job, result in LocalEngine(2).run(dies_once, chores(tmp_path))}
+    assert found == {0: 0, 1: 2, 2: 4, 3: 6}
+
+
+def test_a_job_that_kills_every_worker_is_given_up_and_told_of(tmp_path: Path) -> None:
+    found = {job.number: result for job, result in LocalEngine(1).run(dies_always, chores(tmp_path, 3))}
+    assert (found[0], found[2]) == (0, 4)
+    assert found[1] == Lost("its worker died 3 times, at last with signal SIGKILL")
+
+
+def test_work_that_raises_is_told_of(tmp_path: Path) -> None:
+    found = {job.number: result for job, result in LocalEngine(1).run(raises, chores(tmp_path, 3))}
+    assert (found[0], found[2]) == (0, 4)
+    assert "ArithmeticError: one is not a number" in found[1].reason
+
+
+def pids(folder: Path) -> list[int]:
+    return [int(path.stem) for path in folder.glob("*.pid")]
+
+
+def test_workers_end_when_nobody_wants_more(tmp_path: Path) -> None:
+    results = LocalEngine(2).run(sleeps, chores(tmp_path))
+    assert next(results)[0].number == 0
+    workers = pids(tmp_path)
+    assert len(workers) >= 2
+    results.close()
+    assert not any(map(is_alive, workers))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    code = f"""
+        from pathlib import Path
+        from benchmarks.engine_local import LocalEngine
+        from tests.chores import Chore, sleeps
+        if __name__ == "__main__":
+            list(LocalEngine(2).run(sleeps, [Chore(number, Path({str(tmp_path)!r})) for number in (1, 2)]))
+    """
+    script = tmp_path / "parent.py"
+    script.write_text(textwrap.dedent(code))
+    with subprocess.Popen([sys.executable, str(script)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as parent:
+        try:
+            wait_for(lambda: len(pids(tmp_path)) == 2)
+        finally:
+            parent.kill()
+    wait_for(lambda: not any(map(is_alive, pids(tmp_path))))
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_the_same_in_a_worker_as_here(tmp_path: Path) -> None:
+    jobs = jobs_of(TINY, ["random", "cma-es"], NAMES, 2)
+    run_jobs(jobs, tmp_path, LocalEngine(2))
+    runs = read_runs(tmp_path)
+    assert len(runs) == 8
+    for run in runs:
+        assert content(run) == content(made(run.agent, NAMES.index(run.task), run.seed))
+
+
+def test_another_seed_is_another_run() -> None:
+    first, second = made("random", seed=0), made("random", seed=1)
+    assert content(first)[1]["widths"] != content(second)[1]["widths"]
+
+
+def test_a_run_says_how_it_came_to_be() -> None:
+    run = made("dqn", 1, 2)
+    assert (run.suite, run.agent, run.task, run.seed, run.track) == ("tiny-v1", "dqn", "digits-mlp@0.6", 2, "search")
+    assert run.env_id == "ReptilePruneDiscrete-v0"
+    assert run.settings.items() >= {"task": "digits-mlp", "budget": 0.6, "evaluator": "table", "measure": "step"}.items()
+    assert run.agent_settings["learning_rate"] > 0
+    assert {"reptile_env", "torch", "numpy", "python"} <= set(run.versions)
+    assert "cores" in run.machine["processor"]
+    assert (run.threads, run.evaluations, run.evaluated, run.training_networks, run.on_test) == (1, 40, 40, (), False)
+    assert run.policy_evaluation == 40
+    assert run.policy_return == run.columns["plan_return"][-1]
+    assert run.columns["within_budget"][run.columns["group"] == 4].all()
+    assert not run.columns["within_budget"].all()
+
+
+def test_the_same_command_makes_what_is_missing_and_nothing_else(tmp_path: Path, here: None, capsys: Any) -> None:
+    out = tmp_path / "results"
+    assert main("run", "tiny", "--agents", "random", "--seeds", 1, "--out", out) == 0
+    first = {path: path.stat().st_mtime_ns for path in out.rglob("*.run")}
+    assert len(first) == 2
+    assert main("run", "tiny", "--agents", "random, uniform", "--seeds", 2, "--out", out) == 0
+    assert "6 runs to make, 2 are there" in capsys.readouterr().out
+    assert len(read_runs(out)) == 8
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    path = run_path(out, "uniform", "digits-mlp", 1)
+    kept = read_run(path)
+    path.unlink()
+    assert main("run", "tiny", "--agents", "random,uniform", "--seeds", 2, "--out", out) == 0
+    assert "1 runs to make, 7 are there" in capsys.readouterr().out
+    assert content(read_run(path)) == content(kept)
+
+
+def test_failures_are_rows_with_their_traceback(tmp_path: Path, here: None, capsys: Any) -> None:
+    out = tmp_path / "results"
+    command = ["run", "broken", "--agents", "random", "--seeds", 2, "--out", out]
+    assert main(*command) == 1
+    printed = capsys.readouterr()
+    assert "2 runs failed" in printed.err
+    assert f"{run_path(out, 'random', 'too-small', 1)}: ValueError: " in printed.err
+    runs = read_runs(out)
+    assert [(run.task, run.status) for run in runs] == [("digits-mlp", "done")] * 2 + [("too-small", "failed")] * 2
+    assert "Traceback" in str(runs[-1].error)
+    assert "can't be reached" in str(runs[-1].error)
+    assert runs[-1].settings["budget"] == 1e-6
+    assert main(*command) == 1  # they stay failed, and are told of again
+    assert "0 runs to make, 2 are there" in capsys.readouterr().out
+    assert main(*command, "--retry-failed") == 1
+    assert "2 runs to make, 2 are there" in capsys.readouterr().out
+    assert len(read_runs(out)) == 4
+
+
+def test_a_lost_worker_is_a_row_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Losing(Here):
+        def run(self, work: Any, jobs: Any) -> Any:
+            yield from ((job, Lost("its worker died")) for job in jobs)
+
+    run_jobs(jobs_of(TINY, ["random"], NAMES[:1], 1), tmp_path, Losing())
+    (run,) = read_runs(tmp_path)
+    assert (run.status, run.error) == ("failed", "its worker died")
+
+
+def test_a_full_disk_stops_the_command_and_keeps_what_is_there(
+    tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    out, written = tmp_path / "results", []
+    sync = os.fsync
+
+    def full(handle: int) -> None:
+        written.append(handle)
+        if len(written) > 6:  # the claim and two runs, each with its folder
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    monkeypatch.setattr(results_folder.os, "fsync", full)
+    command = ["run", "tiny", "--agents", "random", "--seeds", 2, "--out", out]
+    assert main(*command) == 1
+    assert "No space left on device; the runs so far are kept, and the same command goes on" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert len(read_runs(out)) == 2
+    assert len(files(out)) == 3
+    monkeypatch.setattr(results_folder.os, "fsync", sync)
+    assert main(*command) == 0
+    assert len(read_runs(out)) == 4
+
+
+@pytest.mark.slow  # two commands with workers of their own, which load torch
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    names = ["random", "uniform", "cma-es", "coordinate-ascent"]
+    command = [sys.executable, "-m", "benchmarks", "run", "smoke", "--agents", ",".join(names), "--seeds", "1", "--out", str(out)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        try:
+            wait_for(lambda: len(list(out.rglob("*.run"))) >= 2)
+        finally:
+            running.send_signal(signal.SIGKILL)
+    kept = {path: path.read_bytes() for path in out.rglob("*.run")}
+    assert 2 <= len(kept) < 8
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"{8 - len(kept)} runs to make, {len(kept)} are there" in done.stdout
+    assert len(read_runs(out)) == 8
+    assert {path: path.read_bytes() for path in kept} == kept
+    suite = SUITES["smoke-v1"]
+    for run in read_runs(out):
+        case = suite.case(run.task)
+        if dict(case.settings).get("evaluator") == "table":
+            assert content(run) == content(from_bytes(execute(Job(suite, run.agent, (case,), run.seed)).files[case.name]))
+
+
+def test_somebody_elses_run_stays(tmp_path: Path) -> None:
+    jobs = jobs_of(TINY, ["random"], NAMES[:1], 1)
+    theirs = execute(Job(TINY, "random", TINY.cases[:1], 0, "theirs")).files[NAMES[0]]
+
+    class Slow(Here):
+        def run(self, work: Any, jobs: Any) -> Any:
+            for job, result in super().run(work, jobs):
+                results_folder.write_new(run_path(tmp_path, "random", NAMES[0], 0), theirs)
+                yield job, result
+
+    run_jobs(jobs, tmp_path, Slow())
+    assert read_runs(tmp_path)[0].git == "theirs"
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "results"
+    assert main("run", "core", "--agents", "random,sac", "--seeds", 3, "--workers", 2, "--out", out, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    count = 2 * 3 * len(SUITES["core-v1"].cases)
+    assert f"{count:,} runs to make, 0 are there" in printed
+    assert "workers=2" in printed
+    assert "about" in printed
+    assert not out.exists()
+
+
+def test_every_agents_time_is_known() -> None:
+    assert set(estimate.AGENT_SECONDS) >= set(AGENTS)
+    suite = SUITES["core-v1"]
+    seconds = [estimate.total_seconds(jobs_of(suite, [agent], ["digits-cnn"], 1)) for agent in ("uniform", "random", "amc")]
+    assert sorted(seconds) == seconds
+    assert seconds[0] < seconds[1] / 50  # a sweep is soon over
+
+
+def test_list_names_suites_with_their_version(capsys: Any) -> None:
+    assert main("list") == 0
+    printed = capsys.readouterr().out
+    assert all(f"{name}-v1" in printed for name in ("smoke", "core", "budget", "joint", "table"))
+    assert "digits-cnn@0.25" in printed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"env_id": "ReptileCompress-v0"}, "was made with other settings (its environment was ReptileCompress-v0"),
+        ({"settings": {"task": "digits-mlp"}}, "was made with other settings (its environment was"),
+        ({"agent_settings": {"sigma": 3}}, "its hyperparameters were {'sigma': 3}"),
+    ],
+)
+def test_runs_under_other_settings_are_not_mixed_in(change: dict[str, Any], message: str, tmp_path: Path, capsys: Any) -> None:
+    results_folder.claim(tmp_path, TINY.title, TINY.digest)
+    write_run(tmp_path, dataclasses.replace(made("cma-es"), **change))
+    assert main("run", "tiny", "--agents", "cma-es", "--out", tmp_path) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_changed_suite_does_not_go_on_in_an_old_folder(tmp_path: Path, here: None, monkeypatch: Any, capsys: Any) -> None:
+    assert main("run", "tiny", "--agents", "random", "--seeds", 1, "--out", tmp_path / "r") == 0
+    monkeypatch.setitem(SUITES, TINY.title, dataclasses.replace(TINY, seeds=2))
+    assert main("run", "tiny", "--agents", "random", "--seeds", 1, "--out", tmp_path / "r") == 2
+    assert "its tasks, settings, evaluations or seeds were others then" in " ".join(capsys.readouterr().err.split())
+
+
+BAD = {
+    "unknown suite": (["run", "cores"], "did you mean 'core'"),
+    "unknown agent": (["run", "tiny", "--agents", "sca"], "did you mean 'sac'"),
+    "unknown task": (["run", "tiny", "--tasks", "digits-mpl"], "did you mean 'digits-mlp'"),
+    "no agent": (["run", "tiny", "--agents", " "], "no agent is named"),
+    "no task": (["run", "tiny", "--tasks", ","], "no task is named"),
+    "no seed": (["run", "tiny", "--seeds", "0"], "give a number from 1 to 3"),
+    "too many seeds": (["run", "tiny", "--seeds", "4"], "tiny-v1 has the seeds 0 to 2"),
+    "unknown engine": (["run", "tiny", "--engine", "rya"], "did you mean 'ray'"),
+    "no worker": (["run", "tiny", "--workers", "0"], "give at least 1"),
+    "address without ray": (["run", "tiny", "--address", "auto"], "it goes with --engine ray"),
+    "a file above": (["run", "tiny", "--agents", "random", "--out", "/dev/null/r"], "/dev/null/r"),
+    "a file": (["run", "tiny", "--agents", "random", "--out", str(ROOT / "README.md")], "is a file; name a folder"),
+    "read-only": (["run", "tiny", "--agents", "random", "--out", "/proc/r"], "can't be written"),
+    "somebody's folder": (["run", "tiny", "--agents", "random", "--out", str(ROOT / "docs")], "is no folder of results"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, message = BAD[name]
+    assert main(*arguments) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_ray_that_is_not_installed_is_told_of(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(run_command.importlib.util, "find_spec", lambda name: None)
+    assert main("run", "tiny", "--engine", "ray", "--dry-run") == 2
+    assert "pip install 'reptile-env[ray]'" in capsys.readouterr().err
+
+
+def test_damaged_files_stop_the_command_before_anything_is_run(tmp_path: Path, here: None, capsys: Any) -> None:
+    out = tmp_path / "r"
+    assert main("run", "tiny", "--agents", "random", "--seeds", 1, "--out", out) == 0
+    path = run_path(out, "random", "digits-mlp", 0)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert main("run", "tiny", "--agents", "random", "--seeds", 2, "--out", out) == 2
+    assert str(path) in capsys.readouterr().err
+    assert len(list(out.rglob("*.run"))) == 2
+
+
+def test_clocks_that_jump_change_nothing(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(0)
+    monkeypatch.setattr(time, "time", lambda: rng.uniform(0, 4e9))
+    assert main("run", "tiny", "--agents", "random", "--seeds", 1, "--out", tmp_path / "r") == 0
+    for run in read_runs(tmp_path / "r"):
+        assert 0 <= run.seconds < 60
+        assert content(run) == content(made("random", NAMES.index(run.task)))
+
+
+def test_progress_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(run_progress.time, "monotonic", lambda: clock[0])
+    jobs = jobs_of(TINY, ["random"], NAMES, 2)
+    console = Console(file=io.StringIO(), width=200)
+    with RunProgress(jobs, console) as progress:
+        progress(jobs[0], execution.Finished({}, None, 1.0))
+        clock[0] = 10.0
+        assert progress.text == "1 of 4 runs, 10 s, 30 s left"
+        progress(jobs[1], execution.Finished({}, "oh", 1.0))
+        clock[0] = 3600.0
+        assert progress.text == "2 of 4 runs, 1 failed, 60 min, 60 min left"
