@@ -70,7 +70,7 @@ AGENTS: dict[str, AgentSpec] = {
         "agents.double_q_learning:DoubleQLearning", "double Q-learning with two tables", env_id=_DISCRETE, actions="list"
     ),
     "a2c": AgentSpec(_SB3, "advantage actor-critic, Stable-Baselines3"),
-    "ppo": AgentSpec(_SB3, "proximal policy optimisation, Stable-Baselines3"),
+    "ppo": AgentSpec(_SB3, "proximal policy optimisation, Stable-Baselines3", "round"),
     "ppo-group": AgentSpec(_SB3, "PPO that sees a description of the group, for transfer", observation="group"),
     "pretrained": AgentSpec(
         "agents.pretrained:Pretrained",

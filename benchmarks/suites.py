@@ -197,6 +197,7 @@ _CORE = {
 _TABLES = ("digits-mlp", "digits-cnn", "mnist1d-cnn", "mnist1d-lstm", "mnist1d-gru", "mnist1d-transformer")
 _REAL = (
     "fashion-resnet20",
+    "fashion-mobilenetv2",
     "mnist-lenet5",
     "mnist-gan",
     "mnist-vae",

@@ -25,7 +25,7 @@ DIGESTS = {
     "joint-v1": "318c1d7dafd8b1f2",
     "table-v1": "b1b7c269ece14cc0",
     "transfer-v1": "8f399763171e161e",
-    "real-v1": "ae9906a7e99549df",
+    "real-v1": "0572771145ba2f28",
 }
 
 

@@ -83,7 +83,7 @@ def test_training_is_reproducible_and_draws_from_its_own_generators(name: str) -
     assert any(not torch.equal(tensor, untrained[key]) for key, tensor in first.state_dict().items())
 
 
-@pytest.fixture(scope="module", params=["fashion-resnet20"])
+@pytest.fixture(scope="module", params=RECIPES)
 def real(request: pytest.FixtureRequest) -> Task:
     return fashion.task(request.param, fashion.DEBIAN)
 

@@ -11,6 +11,7 @@ _CIFAR = ("CIFAR-10, 60,000 images of 32x32", "data as published, weights BSD-3-
 
 SPECS = (
     TaskSpec("fashion-resnet20", "resnet", *_FASHION, *_FASHION_CODE, suite="real"),
+    TaskSpec("fashion-mobilenetv2", "mobilenet", *_FASHION, *_FASHION_CODE, suite="real"),
     TaskSpec("mnist-lenet5", "lenet", *_MNIST, "reptile_env.tasks.mnist:lenet5_task", suite="real"),
     TaskSpec("mnist-gan", "gan", *_MNIST, "reptile_env.tasks.mnist:gan_task", suite="real"),
     TaskSpec("mnist-vae", "vae", *_MNIST, "reptile_env.tasks.mnist:vae_task", suite="real"),
