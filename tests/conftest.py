@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 
 # One thread, here and in the processes that tests start: measurements are bitwise equal for one thread count.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,9 +12,11 @@ import gymnasium as gym
 import pytest
 from hypothesis import HealthCheck, settings
 
+import reptile_env
 from reptile_env.env import ReptilePruneEnv
+from reptile_env.saving import Compressed
 from reptile_env.tasks.task import Task
-from tests.helpers import small_task
+from tests.helpers import TASKS, make, small_task
 
 # The fixtures that given() repeats over are names and read-only tasks.
 _checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -20,7 +24,7 @@ settings.register_profile("tests", deadline=None, derandomize=True, max_examples
 settings.load_profile("tests")
 
 
-@pytest.fixture(params=["digits-cnn", "digits-mlp"])
+@pytest.fixture(params=TASKS)
 def builtin(request: pytest.FixtureRequest) -> str:
     """Each built-in task that needs no extra package."""
     return str(request.param)
@@ -39,3 +43,15 @@ def env() -> ReptilePruneEnv:
     assert isinstance(made, ReptilePruneEnv)
     made.reset(seed=0)
     return made
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Compressed, Path]:
+    small = reptile_env.compress(request.param, make(request.param).reference.uniform_plan)
+    return small, small.save(tmp_path_factory.mktemp("saved") / "network")
+
+
+@pytest.fixture
+def saved(original: tuple[Compressed, Path], tmp_path: Path) -> tuple[Compressed, Path]:
+    """A network and a folder of it that a test may alter."""
+    return original[0], shutil.copytree(original[1], tmp_path / "network")

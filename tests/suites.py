@@ -22,6 +22,7 @@ TINY = Suite(
     ),
     seeds=3,
 )
+NAMES = [case.name for case in TINY.cases]
 # Nothing can be that small: making the environment fails.
 BROKEN = Suite("broken", 1, "fails", (*TINY.cases[:1], Case("too-small", "digits-mlp", 40, (*TABLE, ("budget", 1e-6)))), seeds=2)
 # What differs between two runs of the same job.

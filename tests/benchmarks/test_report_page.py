@@ -1,112 +1,25 @@
-"""The report's page in a real browser: what it shows is what the runs hold, however it is looked at.
-
-Debian's Chromium is driven by Playwright. Without a browser these tests are skipped; with REPTILE_BROWSER=required they fail.
-"""
+"""The report's page in a real browser: what it shows is what the runs hold."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import statistics
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from benchmarks.report.command import PAGE, report
-from benchmarks.results import Run, read_runs
 from benchmarks.statistics.pareto import front
-from tests.results import GROUPS, SIZES, failed_run, made_run, many_runs, write_runs
+from tests.pages import EVIL, NEEDS_BROWSER, number, opened_front, rows, runs_of
+from tests.results import GROUPS, SIZES
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-REQUIRED = os.environ.get("REPTILE_BROWSER") == "required"
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium; `apt-get install chromium` brings one")
-
-EVIL = """Traceback
-ValueError: </script><script>document.title = 'taken over'</script><img src=x onerror="document.title = 'taken over'">"""
-DRAWN = "performance.getEntriesByName('plans-drawn').length > {}"
-# From an event to the frame that shows what came of it.
-TIMED = """async ([selector, act]) => {
-  const times = [], target = document.querySelector(selector), box = target.getBoundingClientRect();
-  for (let i = 0; i < 9; i++) {
-    const start = performance.now();
-    if (act === "move") {
-      const place = { clientX: box.left + box.width * (0.25 + 0.05 * i), clientY: box.top + box.height * 0.2, bubbles: true };
-      target.dispatchEvent(new PointerEvent("pointermove", place));
-    } else target.click();
-    await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 0)));
-    times.push(performance.now() - start);
-  }
-  return times;
-}"""
-
-
-def made_page(folder: Path, runs: list[Run], **options: Any) -> Path:
-    """The page of some runs."""
-    report(write_runs(folder / "results", runs), folder / "report", explain=False, figures=False, **options)
-    return folder / "report" / PAGE
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None, "REPTILE_BROWSER=required, and there is no Chromium"
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
-def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four agents, two tasks, five seeds; one run failed."""
-    runs = [run for run in many_runs() if (run.agent, run.task, run.seed) != ("sac", "task-b", 4)]
-    return made_page(tmp_path_factory.mktemp("several"), [*runs, failed_run("sac", "task-b", 4, error=EVIL)])
-
-
-def opened(browser: Browser, path: Path, width: int = 1100, scheme: Any = "light") -> tuple[Page, list[str]]:
-    """A page, drawn, and what went wrong in it: errors, and requests for anything but the page."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    wrong: list[str] = []
-    page.on("console", lambda message: wrong.append(message.text))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: None if request.url == path.as_uri() else wrong.append(request.url))
-    page.goto(path.as_uri())
-    page.wait_for_function("document.getElementById('plans-chart').childElementCount > 0")
-    return page, wrong
-
-
-@pytest.fixture
-def page(browser: Browser, several: Path) -> Iterator[Page]:
-    """The page of `several`; at the end nothing may have gone wrong."""
-    found, wrong = opened(browser, several)
-    yield found
-    assert wrong == []
-    found.close()
-
-
-def runs_of(page: Path, task: str) -> list[Run]:
-    """The runs of a task, in the order in which the page packs them."""
-    return [run for run in read_runs(page.parents[1] / "results") if run.task == task and run.status == "done"]
-
-
-def rows(page: Page, table: str) -> list[list[str]]:
-    """Cells of a table's body."""
-    return [line.locator("th, td").all_inner_texts() for line in page.locator(f"#{table} tbody tr").all()]
+pytestmark = NEEDS_BROWSER
 
 
 def choose(page: Page, section: str, key: str, value: str) -> None:
     """Choose from a list of a section."""
     page.locator(f"#{section}-choices select[data-key={key}]").select_option(value)
-
-
-def number(text: str) -> float:
-    """A number that the page shows."""
-    return float(text.replace("\N{MINUS SIGN}", "-").replace(",", ""))
 
 
 def test_scores_are_those_of_the_runs_with_their_n(page: Page, several: Path) -> None:
@@ -177,26 +90,6 @@ def test_the_anytime_axis_is_logarithmic_or_linear(page: Page) -> None:
     assert len(set(np.diff([number(tick) for tick in ticks()]))) == 1
 
 
-def test_a_page_of_some_plans_says_so_and_still_has_the_whole_front(browser: Browser, tmp_path: Path) -> None:
-    path = made_page(tmp_path, many_runs(tasks=["task-a"]), plans=1500)
-    page, wrong = opened(browser, path)
-    found = re.search(r"the page holds ([\d,]+) of 8,000", page.locator("#plans-lead").inner_text())
-    assert found is not None
-    assert 500 < number(found[1]) <= 1500
-    page.locator("#front summary").click()
-    runs = runs_of(path, "task-a")
-    macs, metric = (np.concatenate([run.columns[name] for run in runs]) for name in ("macs", "metric"))
-    owner = np.repeat(np.arange(len(runs)), [run.evaluated for run in runs])
-    plan = np.concatenate([run.columns["evaluation"] for run in runs])
-    best = front(macs, metric)
-    shown = [(number(line[0]), line[4], int(line[5]), int(line[6])) for line in rows(page, "front-table")]
-    assert shown == [(macs[row], runs[owner[row]].agent, runs[owner[row]].seed, plan[row]) for row in best]
-    page.locator("#episode-run").select_option(label="sac, seed 3")
-    expect(page.locator("#episode-count")).to_contain_text("on this page, 100 in all")
-    assert wrong == []
-    page.close()
-
-
 def pixels(page: Page) -> tuple[Any, Any]:
     """How the scatter's axes map numbers to pixels, read off its ticks."""
     ticks = page.locator("#plans-chart > svg g[aria-hidden] > text:not(.note)").all()
@@ -256,8 +149,7 @@ def test_cost_range_and_agents_change_what_the_scatter_shows(page: Page, several
     expect(lead).to_contain_text("2,000 plans")
     choose(page, "plans", "task", "1")
     expect(lead).to_contain_text("task-b")
-    page.locator("#front summary").click()
-    shown = rows(page, "front-table")
+    shown = opened_front(page)
     assert {line[4] for line in shown} == {"ppo"}
     runs = [run for run in runs_of(several, "task-b") if run.agent == "ppo"]
     params, metric = (np.concatenate([run.columns[name] for run in runs]) for name in ("params", "metric"))
@@ -283,17 +175,6 @@ def test_the_front_is_walked_and_its_plans_opened_with_keys_alone(page: Page, se
     expect(page.locator("#episodes-told")).to_contain_text(f"accuracy {most:.4f}")
     page.keyboard.press("Home")
     expect(page.locator("#episodes-told")).to_contain_text("Start: the dense network")
-
-
-def test_every_control_is_reached_with_the_tab_key(page: Page) -> None:
-    wanted = page.locator("select:enabled:visible, input:enabled:visible, button:enabled:visible, a:visible").count()
-    page.evaluate("document.body.focus()")
-    reached = set()
-    for _ in range(wanted + 40):
-        page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.outerHTML.slice(0, 200)"))
-    for control in page.locator("select:enabled:visible, input:enabled:visible, button:enabled:visible").all():
-        assert control.evaluate("e => e.outerHTML.slice(0, 200)") in reached
 
 
 def test_an_episode_is_stepped_through_group_by_group(page: Page, several: Path) -> None:
@@ -323,139 +204,3 @@ def test_a_plan_measured_at_the_end_of_the_round_says_so(page: Page) -> None:
     page.locator("#episode-run").select_option(label="random, seed 0")
     page.locator("#episode-step").fill("1")
     expect(page.locator("#episodes-told")).to_contain_text("Measured at the end of the round")
-
-
-def background(page: Page) -> int:
-    """Brightness of the page, 0 to 255."""
-    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    return int(re.findall(r"\d+", colour)[0])
-
-
-def test_it_is_dark_where_the_reader_wants_that(browser: Browser, several: Path) -> None:
-    page, wrong = opened(browser, several, scheme="dark")
-    assert background(page) < 50
-    page.locator("#theme").select_option("light")
-    assert background(page) > 200
-    page.reload()
-    page.wait_for_function(DRAWN.format(0))
-    assert background(page) > 200  # remembered
-    page.locator("#theme").select_option("auto")
-    assert background(page) < 50
-    assert wrong == []
-    page.close()
-
-
-def test_a_canvas_is_repainted_when_the_theme_changes(page: Page) -> None:
-    read = "document.querySelector('#plans-chart canvas').toDataURL()"
-    before, drawn = page.evaluate(read), page.evaluate("performance.getEntriesByName('plans-drawn').length")
-    page.locator("#theme").select_option("dark")
-    page.wait_for_function(DRAWN.format(drawn))
-    assert page.evaluate(read) != before
-
-
-@pytest.mark.parametrize("width", [360, 768, 1600])
-def test_no_width_needs_sideways_scrolling(browser: Browser, several: Path, width: int) -> None:
-    page, wrong = opened(browser, several, width)
-    page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator("#anytime-chart svg").first.evaluate("e => e.getBoundingClientRect().right") <= width
-    assert wrong == []
-    page.close()
-
-
-def test_text_stands_out_from_its_background(browser: Browser, several: Path) -> None:
-    for scheme in ("light", "dark"):
-        page, _ = opened(browser, several, scheme=scheme)
-        for name, least in [("--ink", 7.0), ("--quiet", 4.5), ("--accent", 4.5), ("--good", 4.5), ("--bad", 4.5)] + [
-            (f"--series-{i}", 3.0) for i in range(7)
-        ]:
-            assert contrast(colour(page, name), colour(page, "--paper")) >= least, (scheme, name)
-        page.close()
-
-
-def colour(page: Page, name: str) -> list[int]:
-    """Red, green and blue of a colour of the style sheet."""
-    read = """(name) => {
-      const probe = document.createElement("i");
-      probe.style.color = `var(${name})`;
-      document.body.append(probe);
-      return getComputedStyle(probe).color;
-    }"""
-    return [int(part) for part in re.findall(r"\d+", page.evaluate(read, name))[:3]]
-
-
-def contrast(first: list[int], second: list[int]) -> float:
-    """WCAG 2's contrast ratio."""
-    light, dark = sorted((_luminance(first), _luminance(second)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
-def _luminance(rgb: list[int]) -> float:
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(rgb) / 255]
-    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
-
-
-def browser_seconds() -> float:
-    """CPU time that the browser has used so far: all processes that come from this one."""
-    spent, parents = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # a process that has just ended
-            fields = path.read_text().rpartition(")")[2].split()
-            parents[int(path.parent.name)] = int(fields[1])
-            spent[int(path.parent.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    ours = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
-        ours |= more
-    return sum(spent.get(pid, 0.0) for pid in ours - {os.getpid()})
-
-
-def test_fifty_thousand_plans_are_drawn_soon_and_answer_at_once(browser: Browser, tmp_path: Path) -> None:
-    skills = {"cma-es": 0.6, "ppo": 0.2, "random": 0.0, "sac": 0.5, "td3": 0.4}
-    runs = [made_run(agent, "task-a", seed, 2000, skill) for agent, skill in skills.items() for seed in range(5)]
-    assert sum(run.evaluated for run in runs) == 50_000
-    path = made_page(tmp_path, runs)
-    used = [browser_seconds()]
-    page, wrong = opened(browser, path)
-    used.append(browser_seconds())
-    expect(page.locator("#plans-lead")).to_contain_text("50,000 plans")
-    paint = page.evaluate("performance.getEntriesByType('paint').find((e) => e.name === 'first-contentful-paint').startTime")
-    drawn = page.evaluate("performance.getEntriesByName('plans-drawn')[0].startTime")
-    wall = {"first paint": (paint, 3000), "all drawn": (drawn, 3000)}
-    cpu = dict.fromkeys(wall, 1000 * (used[1] - used[0]))
-    for what, selector, act in (
-        ("hover", "#plans-chart .top [tabindex]", "move"),
-        ("toggle an agent", "#plans-agents input[data-agent=ppo]", "click"),
-        ("step", "#episode-back", "click"),
-    ):
-        before = browser_seconds()
-        times = page.evaluate(TIMED, [selector, act])
-        wall[what], cpu[what] = (statistics.median(times), 200), 1000 * (browser_seconds() - before) / len(times)
-        if act == "move":
-            expect(page.locator("#plans-chart .tip")).to_be_visible()
-    told = ", ".join(f"{what} {ms:.0f} ms ({cpu[what]:.0f} ms of CPU)" for what, (ms, _) in wall.items())
-    print(told)
-    for what, (ms, limit) in wall.items():
-        # A busy machine stretches what passes by the clock; the work itself stays what it is.
-        assert min(ms, cpu[what]) < limit, told
-    assert wrong == []
-    page.close()
-
-
-@pytest.mark.parametrize(
-    "runs",
-    [
-        [failed_run()],
-        [made_run()],
-        [made_run(uniform_return=float("nan"), best_known_return=float("nan"), seed=seed) for seed in range(3)],
-        [made_run(plans=0), made_run(agent="sac")],
-    ],
-    ids=["failed alone", "one run", "no anchors", "no plan"],
-)
-def test_little_data_is_shown_without_errors(browser: Browser, tmp_path: Path, runs: list[Run]) -> None:
-    page, wrong = opened(browser, made_page(tmp_path, runs), 360)
-    page.wait_for_timeout(100)
-    expect(page.locator("#scores-lead")).not_to_be_empty()
-    expect(page.locator("#scores-table")).not_to_contain_text("★")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    assert wrong == []
-    page.close()

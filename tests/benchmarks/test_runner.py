@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import io
 import os
 import random
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from agents.cli import run as run_app
-from agents.registry import AGENTS
-from benchmarks import estimate, execution, results_folder, run_command, run_progress
+from benchmarks import results_folder, run_command
 from benchmarks.__main__ import app
 from benchmarks.engine import Lost
 from benchmarks.engine_local import LocalEngine
 from benchmarks.execution import Job, execute
 from benchmarks.results import from_bytes, read_run, read_runs, run_path, write_run
-from benchmarks.run_progress import RunProgress
 from benchmarks.runner import jobs_of, run_jobs
 from benchmarks.suites import SUITES
-from tests.chores import Chore, dies_always, dies_once, is_alive, process, raises, sleeps, wait_for
+from tests.chores import wait_for
 from tests.helpers import ROOT
-from tests.suites import BROKEN, TINY, Here, content, made
-
-NAMES = [case.name for case in TINY.cases]
+from tests.suites import BROKEN, NAMES, TINY, Here, content, made
 
 
 @pytest.fixture(autouse=True)
@@ -54,77 +47,6 @@ def main(*arguments: object) -> int:
 
 def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-# -- engines ---------------------------------------------------------------------------------------------------------
-
-
-def chores(folder: Path, count: int = 4, families: int = 1) -> list[Chore]:
-    return [Chore(number, folder, f"family {number % families}") for number in range(count)]
-
-
-@pytest.mark.parametrize(("age", "families"), [(0.0, 1), (3600.0, 2)])
-def test_every_job_is_done_once_by_processes_of_one_thread(tmp_path: Path, age: float, families: int) -> None:
-    found = list(LocalEngine(1, age).run(process, sorted(chores(tmp_path, 6, 2), key=lambda chore: chore.family)))
-    assert sorted(job.number for job, _ in found) == list(range(6))
-    assert {threads for _, (_, threads) in found} == {"1"}
-    by_process: dict[int, set[str]] = {}
-    for job, (number, _) in found:
-        by_process.setdefault(number, set()).add(job.family)
-    assert [len(served) for served in by_process.values()] == [families] * (2 // families)
-    assert os.getpid() not in by_process
-
-
-def test_a_worker_that_dies_costs_no_job(tmp_path: Path) -> None:
-    found = {job.number: result for job, result in LocalEngine(2).run(dies_once, chores(tmp_path))}
-    assert found == {0: 0, 1: 2, 2: 4, 3: 6}
-
-
-def test_a_job_that_kills_every_worker_is_given_up_and_told_of(tmp_path: Path) -> None:
-    found = {job.number: result for job, result in LocalEngine(1).run(dies_always, chores(tmp_path, 3))}
-    assert (found[0], found[2]) == (0, 4)
-    assert found[1] == Lost("its worker died 3 times, at last with signal SIGKILL")
-
-
-def test_work_that_raises_is_told_of(tmp_path: Path) -> None:
-    found = {job.number: result for job, result in LocalEngine(1).run(raises, chores(tmp_path, 3))}
-    assert (found[0], found[2]) == (0, 4)
-    assert "ArithmeticError: one is not a number" in found[1].reason
-
-
-def pids(folder: Path) -> list[int]:
-    return [int(path.stem) for path in folder.glob("*.pid")]
-
-
-def test_workers_end_when_nobody_wants_more(tmp_path: Path) -> None:
-    results = LocalEngine(2).run(sleeps, chores(tmp_path))
-    assert next(results)[0].number == 0
-    workers = pids(tmp_path)
-    assert len(workers) >= 2
-    results.close()
-    assert not any(map(is_alive, workers))
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    code = f"""
-        from pathlib import Path
-        from benchmarks.engine_local import LocalEngine
-        from tests.chores import Chore, sleeps
-        if __name__ == "__main__":
-            list(LocalEngine(2).run(sleeps, [Chore(number, Path({str(tmp_path)!r})) for number in (1, 2)]))
-    """
-    script = tmp_path / "parent.py"
-    script.write_text(textwrap.dedent(code))
-    with subprocess.Popen([sys.executable, str(script)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as parent:
-        try:
-            wait_for(lambda: len(pids(tmp_path)) == 2)
-        finally:
-            parent.kill()
-    wait_for(lambda: not any(map(is_alive, pids(tmp_path))))
-
-
-# -- runs ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_the_same_in_a_worker_as_here(tmp_path: Path) -> None:
@@ -276,14 +198,6 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path: Path, capsys: Any
     assert not out.exists()
 
 
-def test_every_agents_time_is_known() -> None:
-    assert set(estimate.AGENT_SECONDS) >= set(AGENTS)
-    suite = SUITES["core-v1"]
-    seconds = [estimate.total_seconds(jobs_of(suite, [agent], ["digits-cnn"], 1)) for agent in ("uniform", "random", "amc")]
-    assert sorted(seconds) == seconds
-    assert seconds[0] < seconds[1] / 50  # a sweep is soon over
-
-
 def test_list_names_suites_with_their_version(capsys: Any) -> None:
     assert main("list") == 0
     printed = capsys.readouterr().out
@@ -365,17 +279,3 @@ def test_clocks_that_jump_change_nothing(tmp_path: Path, here: None, monkeypatch
     for run in read_runs(tmp_path / "r"):
         assert 0 <= run.seconds < 60
         assert content(run) == content(made("random", NAMES.index(run.task)))
-
-
-def test_progress_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(run_progress.time, "monotonic", lambda: clock[0])
-    jobs = jobs_of(TINY, ["random"], NAMES, 2)
-    console = Console(file=io.StringIO(), width=200)
-    with RunProgress(jobs, console) as progress:
-        progress(jobs[0], execution.Finished({}, None, 1.0))
-        clock[0] = 10.0
-        assert progress.text == "1 of 4 runs, 10 s, 30 s left"
-        progress(jobs[1], execution.Finished({}, "oh", 1.0))
-        clock[0] = 3600.0
-        assert progress.text == "2 of 4 runs, 1 failed, 60 min, 60 min left"

@@ -15,8 +15,8 @@ from reptile_env.evaluation.live import LiveEvaluator
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.registry import make_task
 from reptile_env.tasks.task import Task
+from tests.compression.holes import mixed, uniform
 from tests.compression.kinds import KINDS, first, made
-from tests.compression.test_weights import mixed, uniform
 
 REFITS = pytest.mark.parametrize("recovery", ["reconstruct", "reconstruct-sequential"])
 

@@ -19,8 +19,8 @@ from reptile_env.tasks.published import read_pickled
 from reptile_env.tasks.registry import task_spec
 from reptile_env.tasks.resnet import ResNet
 from tests.helpers import generator_states
+from tests.tasks.archives import packed
 from tests.tasks.rounds import play_round, sliced
-from tests.tasks.test_download import packed
 
 RECORDS = 120
 

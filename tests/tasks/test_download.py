@@ -1,30 +1,26 @@
-"""Downloads from a server on this machine, well and ill behaved, and archives."""
+"""Downloads from a server on this machine, well and ill behaved."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import shutil
 import subprocess
 import sys
-import tarfile
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from reptile_env.tasks import download
-from reptile_env.tasks.download import Resource, data_folder, fetch, fetch_folder, needed, unpack
+from reptile_env.tasks.download import Resource, data_folder, fetch, fetch_folder, needed
 from tests.helpers import ROOT
+from tests.tasks.archives import CONTENT, files, packed
 
-CONTENT = np.random.default_rng(0).bytes(700_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -101,10 +97,6 @@ def leave_part(resource: Resource, content: bytes) -> Path:
     part.parent.mkdir(parents=True)
     part.write_bytes(content)
     return part
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 
 def test_the_data_folder_is_named_or_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -278,78 +270,6 @@ def test_a_file_without_an_address_says_where_to_put_it(site: Site) -> None:
     path.parent.mkdir(parents=True)
     path.touch()
     assert needed("folder", "weights.pt", "published weights") == path
-
-
-def packed(path: Path, entries: dict[str, bytes]) -> Path:
-    """A tar or zip archive, by the name of `path`."""
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in entries.items():
-                archive.writestr(name, content)
-    else:
-        with tarfile.open(path, f"w:{path.suffix[1:].replace('tar', '')}") as archive:  # type: ignore[call-overload]
-            for name, content in entries.items():
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
-    return path
-
-
-FORMS = ("data.tar", "data.tar.gz", "data.zip")
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_one_folder_of_an_archive_is_unpacked_once(tmp_path: Path, form: str) -> None:
-    entries = {"set-1.0/wav/a.wav": b"a", "set-1.0/wav/deep/b.wav": b"b", "set-1.0/README": b"c", "set-1.0/wavelet": b"d"}
-    archive, into = packed(tmp_path / form, entries), tmp_path / "fsdd" / "wav"
-    assert unpack(archive, into, "set-1.0/wav") == into
-    assert {path.relative_to(into).as_posix(): path.read_bytes() for path in into.rglob("*.wav")} == {
-        "a.wav": b"a",
-        "deep/b.wav": b"b",
-    }
-    assert files(into.parent) == ["wav"]
-    (into / "a.wav").write_bytes(b"changed")
-    unpack(archive, into, "set-1.0/wav")
-    assert (into / "a.wav").read_bytes() == b"changed"
-
-
-def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
-    (tmp_path / "wav").mkdir()
-    unpack(packed(tmp_path / "data.tar", {"wav/a": b"a"}), tmp_path / "wav", "wav")
-    assert files(tmp_path / "wav") == ["a"]
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, form: str) -> None:
-    archive = packed(tmp_path / form, {"set/a": b"a", "set/../../../evil": b"e"})
-    with pytest.raises(ValueError, match=r"can't be unpacked: .*evil"):
-        unpack(archive, tmp_path / "deep" / "set", "set")
-    assert not list(tmp_path.rglob("evil"))
-    assert files(tmp_path / "deep") == []
-
-
-def test_links_that_lead_out_of_the_folder_are_refused(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "data.tar", "w") as archive:
-        link = tarfile.TarInfo("set/link")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
-    with pytest.raises(ValueError, match="can't be unpacked"):
-        unpack(tmp_path / "data.tar", tmp_path / "set", "set")
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kept", [0.0, 0.5])
-def test_a_damaged_archive_leaves_nothing(tmp_path: Path, form: str, kept: float) -> None:
-    archive = packed(tmp_path / form, {"set/a": CONTENT[:100_000]})
-    archive.write_bytes(archive.read_bytes()[: int(kept * archive.stat().st_size)])
-    with pytest.raises(ValueError, match=r"can't be unpacked: .*remove it and fetch it again"):
-        unpack(archive, tmp_path / "out" / "set", "set")
-    assert files(tmp_path / "out") == []
-
-
-def test_an_archive_without_the_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no folder set"):
-        unpack(packed(tmp_path / "data.tar.gz", {"other/a": b"a"}), tmp_path / "set", "set")
 
 
 def test_a_folder_is_fetched_and_unpacked_once(site: Site, tmp_path: Path) -> None:
