@@ -30,7 +30,7 @@ AGENT_SECONDS: dict[str, float] = {
     "sarsa-lambda": 0.00013,
     "double-q-learning": 8.1e-05,
     "a2c": 0.0017,
-    "ppo": 0.0013,
+    "ppo": 0.005,
     "ppo-group": 0.0013,
     "recurrent-ppo": 0.0036,
     "maskable-ppo": 0.0018,

@@ -14,7 +14,7 @@ from benchmarks.results import TRACKS, Run
 from benchmarks.statistics.anytime import best_so_far
 from benchmarks.statistics.intervals import Floats
 from benchmarks.statistics.pareto import hypervolume
-from reptile_env.tasks.registry import Anchors
+from reptile_env.tasks.registry import Anchors, best_known_on
 
 COSTS = ("macs", "params", "bytes")
 
@@ -41,9 +41,12 @@ class Case:
 
     @functools.cached_property
     def anchors(self) -> Anchors:
-        """Returns of the best uniform setting and of the best plan known; NaN where none is."""
+        """Returns of the best uniform setting and of the best plan known, then or today; NaN where none is."""
         uniform = [self._factor(run) * run.uniform_return for run in self.runs]
         best = [self._factor(run) * run.best_known_return for run in self.runs]
+        if not self._tabled:
+            scale = self.lead.scale
+            best.append(best_known_on(self.lead.settings["task"], scale["cost"], scale["w"], scale["scale"], self.budget))
         return Anchors(*(max((each for each in column if not math.isnan(each)), default=math.nan) for column in (uniform, best)))
 
     @property
@@ -54,7 +57,11 @@ class Case:
     @property
     def exact(self) -> bool:
         """Whether the best plan known is the best there is: on a table."""
-        return self.lead.settings.get("evaluator") == "table" and not math.isnan(self.anchors.best)
+        return self._tabled and not math.isnan(self.anchors.best)
+
+    @property
+    def _tabled(self) -> bool:
+        return self.lead.settings.get("evaluator") == "table"
 
     @property
     def budget(self) -> float | None:

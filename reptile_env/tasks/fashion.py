@@ -1,7 +1,7 @@
 """ResNet-20 and a small MobileNetV2 on Fashion-MNIST (Xiao et al., 2017; MIT licence): 70,000 grey images of 28x28, 10 classes.
 
-ResNet-20 reaches a test accuracy of .931 after eight passes, the MobileNetV2 (.33 million parameters) .926 after ten. The authors' list
-of results that others sent in has .949 for a ResNet-18 and .950 for a MobileNet, networks of many times their size.
+ResNet-20 reaches a test accuracy of .931 after eight passes, the MobileNetV2 (.33 million parameters) .926 after ten. The authors'
+list of results that others sent in has .949 for a ResNet-18 and .950 for a MobileNet, networks of many times their size.
 """
 
 from __future__ import annotations

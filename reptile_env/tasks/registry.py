@@ -142,6 +142,27 @@ def known_anchors(name: str, settings: Any, cost: str, uniform_rate: float, budg
     return UNKNOWN if capped is None else Anchors(float(capped["uniform"]["return"]), float(capped["best_known"]["return"]))
 
 
+def best_known_on(name: str, cost: str, w: float, scale: float, budget: float | None) -> float:
+    """Return of the best plan that is known of a task today, for returns of this scale; NaN where none is.
+
+    Args:
+        name: of the task.
+        cost: that is traded.
+        w: weight of the metric.
+        scale: utility of a return of 1; settings that change what a plan reaches change it too.
+        budget: cap on the cost, or None.
+    """
+    known = references().get(name)
+    if (
+        known is None
+        or (known["settings"]["cost"], known["w"]) != (cost, w)
+        or not math.isclose(known["scale"], scale, rel_tol=1e-3)
+    ):
+        return math.nan
+    place = known if budget is None else known.get("budgets", {}).get(f"{budget:g}")
+    return math.nan if place is None else float(place["best_known"]["return"])
+
+
 def forget() -> None:
     """Drop what is cached of the shipped files, for the script that rewrites them."""
     references.cache_clear()

@@ -15,6 +15,7 @@ from benchmarks.report.estimates import ALL, anytime, lines, results, scopes, wi
 from benchmarks.report.packing import pack, unpack
 from benchmarks.report.thinning import rows_on_page
 from benchmarks.statistics.pareto import front
+from reptile_env.tasks.registry import references
 from tests.reports import suite_of
 from tests.results import failed_run, made_run, many_runs, with_returns
 
@@ -53,6 +54,22 @@ def test_returns_on_different_scales_are_compared_on_one() -> None:
     (case,) = suite_of(fine, coarse).cases
     assert judged(case, coarse, "search", "return") == pytest.approx(1.2)
     assert judged(case, coarse, "search", "score") == pytest.approx(judged(case, fine, "search", "score"))
+
+
+def test_scores_are_of_the_best_plan_that_is_known_today() -> None:
+    known = references()["digits-mlp"]
+    scale = made_run().scale | {"cost": known["settings"]["cost"], "w": known["w"], "scale": known["scale"]}
+    then = {"task": "digits-mlp", "scale": scale, "best_known_return": 1.1}
+    (case,) = suite_of(with_returns([1.1], **then)).cases
+    assert case.anchors.best == known["best_known"]["return"]
+    # Not where returns are others: of another weight, of other settings, of a table, which has an optimum.
+    for other in ({"scale": scale | {"w": 0.5}}, {"scale": scale | {"scale": 1.2 * known["scale"]}}):
+        (case,) = suite_of(with_returns([1.1], **then | other)).cases
+        assert case.anchors.best == 1.1
+    (case,) = suite_of(with_returns([1.1], **then, settings={"task": "digits-mlp", "evaluator": "table"})).cases
+    assert case.anchors.best == 1.1
+    capped = suite_of(with_returns([0.1], **then | {"best_known_return": 0.2}, settings={"task": "digits-mlp", "budget": 0.5}))
+    assert capped.cases[0].anchors.best == known["budgets"]["0.5"]["best_known"]["return"]
 
 
 def test_regret_is_known_on_tables_alone() -> None:

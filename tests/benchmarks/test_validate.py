@@ -144,6 +144,14 @@ def test_a_plan_that_the_budget_forbids_is_found(stepwise: Run) -> None:
     assert problem.received == "no actions of the environment lead there"
 
 
+def test_a_better_plan_may_have_been_found_since_but_the_claim_may_not_be_above_it() -> None:
+    honest = made("random", suite=LIVE)
+    older = dataclasses.replace(honest, best_known_return=honest.best_known_return - 0.2)
+    assert problems_of(older, LIVE, [0]) == []
+    (problem,) = problems_of(dataclasses.replace(honest, best_known_return=honest.best_known_return + 0.2), LIVE, [0])
+    assert problem.what == "best_known_return"
+
+
 def test_another_machine_may_see_one_example_otherwise() -> None:
     honest = made("random", suite=LIVE)
     examples = 450
