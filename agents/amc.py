@@ -148,7 +148,8 @@ class Amc(TunedAgent):
 
     def search(self, env: Recorder, seed: int, out: Path | None) -> None:
         """Train, then play the actor once without noise."""
-        settings, rng = self.settings, np.random.default_rng(seed)
+        # A stream of its own: its warm-up would else be the very plans that random search draws from the same seed.
+        settings, rng = self.settings, np.random.default_rng([seed, *self.name.encode()])
         sizes: list[int] = []
         for space in (env.observation_space, env.action_space):
             assert space.shape is not None

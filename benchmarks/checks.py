@@ -11,7 +11,7 @@ import numpy as np
 
 from agents.registry import AGENTS
 from benchmarks.derived_columns import DERIVED, without_derived
-from benchmarks.execution import trained_on, trains_on_test
+from benchmarks.execution import TRAINING, plays_a_policy, shipped_settings, trained_on, trains_on_test
 from benchmarks.recording import block_means, described
 from benchmarks.replay import Replay
 from benchmarks.results import Run, head_of
@@ -76,6 +76,7 @@ def against_suite(run: Run, suite: Suite) -> Iterator[Problem]:
         "track": suite.tracks[0],
         "training_networks": trained_on(suite, run.agent),
         "on_test": trains_on_test(suite, run.agent),
+        "agent_settings": shipped_settings(run.agent, TRAINING if suite.training_networks else cases[run.task].task),
     }
     for name, value in wanted.items():
         if getattr(run, name) != value:
@@ -159,15 +160,24 @@ def within_itself(run: Run) -> Iterator[Problem]:
 
 
 def _policy(run: Run) -> Iterator[Problem]:
+    trains = plays_a_policy(run.agent)
     if run.policy_evaluation is None or run.policy_return is None:
         if run.policy_evaluation != run.policy_return:
             yield Problem(None, "policy_return", run.policy_return, f"plan {run.policy_evaluation}")
+        elif trains and run.evaluations >= 2 * len(run.groups):
+            yield Problem(None, "policy_return", None, "what its policy's last episode returned")
+        return
+    if not trains:
+        yield Problem(run.policy_evaluation, "policy_return", run.policy_return, f"none, for {run.agent} has no policy")
         return
     at = run.policy_evaluation - 1
     complete = 0 <= at < run.evaluated and run.columns["group"][at] == len(run.groups) - 1
     received = run.columns["plan_return"][at].item() if complete else "no complete plan"
     if received != run.policy_return:
         yield Problem(run.policy_evaluation, "policy_return", run.policy_return, received)
+    elif run.policy_evaluation != run.evaluated:
+        # A better plan from the middle of the training is none of the policy's.
+        yield Problem(run.policy_evaluation, "policy_evaluation", run.policy_evaluation, run.evaluated)
 
 
 def against_replay(run: Run, replay: Replay, near: Nearness, rows: Sequence[int]) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import json
 import os
 import platform
 import subprocess
@@ -29,6 +30,9 @@ from benchmarks.results import Run, to_bytes
 from benchmarks.suites import Case, Suite, env_of, training_env_of
 from reptile_env.compression.latency_file import machine
 from reptile_env.tasks.registry import task_spec
+from reptile_env.tasks.transfer.members import SUITE
+
+TRAINING = f"{SUITE}-train"  # what agents are prepared for where they are trained on a family of networks
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,20 @@ def trained_on(suite: Suite, agent: str) -> tuple[str, ...]:
 def trains_on_test(suite: Suite, agent: str) -> bool:
     """Whether one of the networks that an agent is trained on is a test network."""
     return any(task_spec(name).split == "test" for name in trained_on(suite, agent))
+
+
+def plays_a_policy(agent: str) -> bool:
+    """Whether an agent ends a search with an episode of the policy that it trained, or brings one."""
+    made = make_agent(agent)
+    return made.policy_file is not None or bool(made.networks)
+
+
+@functools.lru_cache(maxsize=1024)
+def shipped_settings(agent: str, task: str) -> Any:
+    """An agent's hyperparameters for a task as they are in this checkout, the way that files of runs hold them."""
+    made = make_agent(agent)
+    made.prepare(task)
+    return json.loads(json.dumps(made.settings))
 
 
 def git_revision() -> str | None:

@@ -13,11 +13,13 @@ import typer
 
 from agents.cli import BadArgumentError
 from agents.outputs import write
+from benchmarks.checks import against_suite
 from benchmarks.report.cases import Suite, by_suite, strata
 from benchmarks.results import Run, from_bytes
-from benchmarks.results_folder import VALIDATION_FILE, claimed
-from benchmarks.statistics.comparing import stands_out
+from benchmarks.results_folder import VALIDATION_FILE, check_claim, claimed, files_of
+from benchmarks.statistics.comparing import fewest, stands_out
 from benchmarks.statistics.intervals import Estimate, estimate
+from benchmarks.suites import SUITES
 from benchmarks.validate import FORMAT
 
 PAGE = Path("docs/leaderboard.md")
@@ -36,7 +38,7 @@ class Validated:
         folder: of the results.
         validation: content of its ``validation.json``.
         runs: those that were confirmed.
-        left_out: files that were not checked, or not confirmed, or changed since.
+        left_out: files that were not checked, or not confirmed, or changed since, or are of agents that have changed since.
     """
 
     folder: Path
@@ -52,6 +54,9 @@ class Validated:
             ValueError: it holds no results, or was not validated.
         """
         suite, _ = claimed(folder)
+        if suite not in SUITES:
+            raise ValueError(f"{folder} holds results of {suite}, and this version of the program knows {', '.join(SUITES)}")
+        check_claim(folder, suite, SUITES[suite].digest)
         file = folder / VALIDATION_FILE
         mend = f"run `python -m benchmarks validate {folder} --all` first"
         if not file.is_file():
@@ -64,13 +69,16 @@ class Validated:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is damaged: {error}; {mend}") from error
         runs, left_out = [], len(validation["rows"]) - len(confirmed)
+        left_out += sum(path.relative_to(folder).as_posix() not in validation["rows"] for path in files_of(folder))
         for name, digest in confirmed.items():
             path = folder / name
             data = path.read_bytes() if path.is_file() else b""
-            if hashlib.sha256(data).hexdigest() == digest:
-                runs.append(from_bytes(data))
-            else:
+            same = hashlib.sha256(data).hexdigest() == digest
+            run = from_bytes(data) if same else None
+            if run is None or any(against_suite(run, SUITES[suite])):
                 left_out += 1
+            else:
+                runs.append(run)
         return cls(folder, validation, runs, left_out)
 
 
@@ -95,13 +103,15 @@ def page(folders: Sequence[Validated]) -> str:
 def _origin(validated: Validated) -> str:
     found = validated.validation
     revisions = sorted({run.git or "unknown" for run in validated.runs})
-    machines = sorted({run.machine["processor"] for run in validated.runs})
+    machines = sorted({run.machine.get("processor", "unknown") for run in validated.runs})
     text = (
         f"{len(validated.runs):,} runs, made at {', '.join(revisions)} on {'; '.join(machines)}; "
         f"validated {found['validated'][:10]} ({found['sample']}) on {found['machine']}."
     )
     if validated.left_out or found["failed"]:
-        text += f" Left out: {validated.left_out:,} runs that were not confirmed, {len(found['failed']):,} that failed."
+        text += (
+            f" Left out: {validated.left_out:,} runs that were not checked or not confirmed, {len(found['failed']):,} that failed."
+        )
     return text
 
 
@@ -111,8 +121,13 @@ def _table(suite: Suite, track: str) -> Iterator[str]:
     judged = {agent: estimate(strata(cases, agent, track, number)) for agent in suite.agents}
     judged = {agent: each for agent, each in judged.items() if each.n}
     exact = [case for case in cases if case.exact]
-    compared = len({each.n for each in judged.values()}) == 1  # runs of all on the same tasks and seeds, or nobody stands out
-    winner = stands_out(judged) if compared else None
+    made = {
+        agent: {(case.name, run.seed) for case in cases for run in case.of_track(track) if run.agent == agent} for agent in judged
+    }
+    # Runs of all on the same tasks and seeds, each with a number, or nobody stands out.
+    compared = len({frozenset(each) for each in made.values()}) == 1 and all(judged[each].n == len(made[each]) for each in judged)
+    least = min((fewest(strata(cases, agent, track, number)) for agent in judged), default=0)
+    winner = stands_out(judged, least) if compared else None
     yield f"| agent | {number} | 95 % interval | {'regret | ' if exact else ''}tasks | n |"
     yield f"|---|---|---|{'---|' if exact else ''}---|---|"
     for agent, each in sorted(judged.items(), key=lambda item: -item[1].value):
@@ -136,6 +151,9 @@ def leaderboard(
     """Write the leaderboard, from the runs that validation has confirmed and nothing else."""
     try:
         validated = [Validated.read(folder) for folder in folders]
+        names = [each.validation["suite"] for each in validated]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two folders hold results of one suite ({', '.join(names)}); name one folder a suite")
         out.parent.mkdir(parents=True, exist_ok=True)
         write(out, page(validated))
     except ValueError as error:

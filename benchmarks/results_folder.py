@@ -68,8 +68,9 @@ def claimed(folder: Path) -> tuple[str, str]:
         if data["format"] != FORMAT:
             raise ValueError(f"{file} is of format {data['format']}, this version reads {FORMAT}")
         return str(data["suite"]), str(data["digest"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged: {type(error).__name__}: {error}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        mend = f"copy the {SUITE_FILE} of another folder of the same suite over it"
+        raise ValueError(f"{file} is damaged ({type(error).__name__}: {error}); {mend}") from error
 
 
 def files_of(folder: Path) -> Iterator[Path]:

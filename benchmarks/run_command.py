@@ -85,7 +85,10 @@ def run_suite(
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",")]
+    if "" in names and names != [""]:
+        raise BadArgumentError(f"{text!r} has an empty name between its commas; take it out")
+    return [name for name in names if name]
 
 
 def _engine(name: str, address: str | None, workers: int | None) -> Engine:

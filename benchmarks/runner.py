@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.registry import agent_spec, make_agent
+from agents.registry import agent_spec
 from benchmarks.engine import Engine, Lost
-from benchmarks.execution import Finished, Job, execute, failure, now
+from benchmarks.execution import TRAINING, Finished, Job, execute, failure, now, shipped_settings
 from benchmarks.results import Run, iter_runs, run_path
 from benchmarks.results_folder import check_claim, claim, write_new
 from benchmarks.suites import Suite, check_agent, env_of
-from reptile_env.tasks.transfer.members import SUITE
-
-TRAINING = f"{SUITE}-train"  # what agents are prepared for where they are trained on a family of networks
 
 # Told of every job that is done: the job, and what came of it.
 Listener = Callable[[Job, Finished], None]
@@ -106,9 +102,8 @@ def _check_settings(path: Path, job: Job, run: Run) -> None:
     env_id, settings = env_of(job.suite, case, agent_spec(job.agent))
     differing = [] if (run.env_id, run.settings) == (env_id, settings) else [f"its environment was {run.env_id} {run.settings}"]
     if not run.error:
-        agent = make_agent(job.agent)
-        agent.prepare(TRAINING if job.suite.training_networks else case.task)
-        if run.agent_settings != json.loads(json.dumps(agent.settings)):
+        wanted = shipped_settings(job.agent, TRAINING if job.suite.training_networks else case.task)
+        if run.agent_settings != wanted:
             differing.append(f"its hyperparameters were {run.agent_settings}")
     if differing:
         raise ValueError(

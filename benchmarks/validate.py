@@ -30,6 +30,7 @@ from benchmarks.suites import SUITES, Suite
 from reptile_env.compression.latency_file import machine
 
 FORMAT = 1
+SAMPLE = 20  # runs that are checked where nothing else is asked for
 ROWS = 30  # plans of a run that a sample measures again
 SHOWN = 5  # problems of a row that are printed
 
@@ -170,11 +171,14 @@ def _lost(path: Path, lost: Lost) -> Verdict:
 def validate(
     folder: Annotated[Path, typer.Argument(help="a folder of results", show_default=False)],
     all_: Annotated[bool, typer.Option("--all", help="all plans of all runs, instead of a sample")] = False,
-    sample: Annotated[int, typer.Option(help=f"runs to check, {ROWS} plans of each")] = 20,
+    sample: Annotated[int | None, typer.Option(help=f"runs to check, {ROWS} plans of each; default: {SAMPLE}")] = None,
     seed: Annotated[int, typer.Option(help="of the sample")] = 0,
     workers: Annotated[int, typer.Option(help="processes, each of one thread")] = 2,
 ) -> None:
     """Replay results in fresh processes and mark each row ok or not, with what was expected and received."""
+    if all_ and sample is not None:
+        raise BadArgumentError(f"--all checks every run, and --sample {sample} some: give one of them")
+    sample = SAMPLE if sample is None else sample
     if sample < 1 or workers < 1:
         raise BadArgumentError(f"{'--sample' if sample < 1 else '--workers'} {min(sample, workers)}: give at least 1")
     columns = (TextColumn("replayed"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -14,7 +14,7 @@ from benchmarks.results import TRACKS, Run
 from benchmarks.statistics.anytime import best_so_far
 from benchmarks.statistics.intervals import Floats
 from benchmarks.statistics.pareto import hypervolume
-from reptile_env.tasks.registry import Anchors, best_known_on
+from reptile_env.tasks.registry import Anchors, anchors_today
 
 COSTS = ("macs", "params", "bytes")
 
@@ -45,8 +45,8 @@ class Case:
         uniform = [self._factor(run) * run.uniform_return for run in self.runs]
         best = [self._factor(run) * run.best_known_return for run in self.runs]
         if not self._tabled:
-            scale = self.lead.scale
-            best.append(best_known_on(self.lead.settings["task"], scale["cost"], scale["w"], scale["scale"], self.budget))
+            known = anchors_today(self.lead.settings, self.lead.scale)
+            uniform, best = [*uniform, known.uniform], [*best, known.best]
         return Anchors(*(max((each for each in column if not math.isnan(each)), default=math.nan) for column in (uniform, best)))
 
     @property
@@ -146,6 +146,11 @@ class Suite:
     def failed(self) -> list[Run]:
         """Runs that failed."""
         return [run for run in self.runs if run.status == "failed"]
+
+    def failed_in(self, track: str) -> list[Run]:
+        """Runs that failed and would have been scored in a track, as far as the agent's other runs tell."""
+        playing = {run.agent for run in self.runs if run.policy_return is not None}
+        return [run for run in self.failed if run.track == track or (track == "policy" and run.agent in playing)]
 
     @property
     def on_test(self) -> list[Run]:

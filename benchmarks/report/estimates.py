@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.report.cases import Case, Suite, on_scale, strata
 from benchmarks.results import Run
 from benchmarks.statistics.anytime import sampled
-from benchmarks.statistics.comparing import performance_profile, probability_of_improvement, stands_out
+from benchmarks.statistics.comparing import fewest, performance_profile, probability_of_improvement, stands_out
 from benchmarks.statistics.intervals import Band, Estimate, Floats, band, estimate
 
 ALL = ""  # the scope of all tasks together
@@ -65,6 +65,7 @@ class Line:
         hypervolume: of the area that a run's plans dominate; None outside the track ``search``.
         highest: best return of any run; NaN without one.
         planned: runs that it should have, those that failed, found nothing or were not made among them.
+        fewest: runs of the task that has the fewest.
     """
 
     agent: str
@@ -74,6 +75,7 @@ class Line:
     hypervolume: Estimate | None
     highest: float
     planned: int
+    fewest: int
 
     @property
     def complete(self) -> bool:
@@ -105,7 +107,7 @@ def scopes(suite: Suite, track: str) -> Iterator[Scope]:
     for scope, members, out in chosen:
         names = {case.name for case in members}
         runs = [run for case in members for run in case.of_track(track)]
-        runs += [run for run in suite.failed if run.task in names and run.track == track]
+        runs += [run for run in suite.failed_in(track) if run.task in names]
         agents, planned = tuple(sorted({run.agent for run in runs})), len({(run.task, run.seed) for run in runs})
         yield Scope(scope, track, members, out, "score" if members[0].scored else "return", agents, planned)
 
@@ -120,7 +122,7 @@ def winner(found: Sequence[Line]) -> str | None:
     """The agent whose interval lies above all others', where every agent's runs are complete; else None."""
     if not all(line.complete for line in found):
         return None
-    return stands_out({line.agent: line.main for line in found})
+    return stands_out({line.agent: line.main for line in found}, min((line.fewest for line in found), default=0))
 
 
 def _line(scope: Scope, agent: str) -> Line:
@@ -135,6 +137,7 @@ def _line(scope: Scope, agent: str) -> Line:
         hypervolume=estimate(scope.strata(agent, "hypervolume")) if scope.track == "search" else None,
         highest=float(np.nanmax(returns)) if (~np.isnan(returns)).any() else float("nan"),
         planned=scope.planned,
+        fewest=fewest(scope.strata(agent)),
     )
 
 

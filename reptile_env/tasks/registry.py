@@ -7,6 +7,7 @@ import importlib
 import json
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -142,25 +143,27 @@ def known_anchors(name: str, settings: Any, cost: str, uniform_rate: float, budg
     return UNKNOWN if capped is None else Anchors(float(capped["uniform"]["return"]), float(capped["best_known"]["return"]))
 
 
-def best_known_on(name: str, cost: str, w: float, scale: float, budget: float | None) -> float:
-    """Return of the best plan that is known of a task today, for returns of this scale; NaN where none is.
+def anchors_today(settings: Mapping[str, Any], scale: Mapping[str, Any]) -> Anchors:
+    """The anchors of a built-in task as they are known today, as returns on another scale; NaN where it was not calibrated so.
 
     Args:
-        name: of the task.
-        cost: that is traded.
-        w: weight of the metric.
-        scale: utility of a return of 1; settings that change what a plan reaches change it too.
-        budget: cap on the cost, or None.
+        settings: arguments of ``gym.make``, the task among them.
+        scale: ``cost`` that is traded, ``w``, weight of the metric, and ``scale``, the utility of a return of 1.
     """
-    known = references().get(name)
-    if (
-        known is None
-        or (known["settings"]["cost"], known["w"]) != (cost, w)
-        or not math.isclose(known["scale"], scale, rel_tol=1e-3)
-    ):
-        return math.nan
-    place = known if budget is None else known.get("budgets", {}).get(f"{budget:g}")
-    return math.nan if place is None else float(place["best_known"]["return"])
+    known = references().get(settings["task"])
+    if known is None or (known["settings"]["cost"], known["w"]) != (scale["cost"], scale["w"]):
+        return UNKNOWN
+    if any(settings.get(key, value) != value for key, value in known["settings"].items()):
+        return UNKNOWN
+    # Other rates to choose from have another best uniform one, and so another scale.
+    factor = float(known["scale"]) / float(scale["scale"])
+    budget = settings.get("budget")
+    if budget is None:
+        return Anchors(factor, factor * float(known["best_known"]["return"]))
+    capped = known.get("budgets", {}).get(f"{budget:g}")
+    if capped is None:
+        return UNKNOWN
+    return Anchors(factor * float(capped["uniform"]["return"]), factor * float(capped["best_known"]["return"]))
 
 
 def forget() -> None:

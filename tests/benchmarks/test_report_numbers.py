@@ -62,8 +62,11 @@ def test_scores_are_of_the_best_plan_that_is_known_today() -> None:
     then = {"task": "digits-mlp", "scale": scale, "best_known_return": 1.1}
     (case,) = suite_of(with_returns([1.1], **then)).cases
     assert case.anchors.best == known["best_known"]["return"]
-    # Not where returns are others: of another weight, of other settings, of a table, which has an optimum.
-    for other in ({"scale": scale | {"w": 0.5}}, {"scale": scale | {"scale": 1.2 * known["scale"]}}):
+    # Fewer rates to choose from, and so another scale: the same plans.
+    (case,) = suite_of(with_returns([1.1], **then | {"scale": scale | {"scale": known["scale"] / 2}})).cases
+    assert (case.anchors.uniform, case.anchors.best) == (2, 2 * known["best_known"]["return"])
+    # Not where plans return something else: with another weight, with other settings, on a table, which has an optimum.
+    for other in ({"scale": scale | {"w": 0.5}}, {"settings": {"task": "digits-mlp", "recovery": "none"}}):
         (case,) = suite_of(with_returns([1.1], **then | other)).cases
         assert case.anchors.best == 1.1
     (case,) = suite_of(with_returns([1.1], **then, settings={"task": "digits-mlp", "evaluator": "table"})).cases
@@ -96,15 +99,15 @@ def test_tasks_without_a_best_known_plan_are_told_by_return_and_pooled_with_none
 
 
 def test_runs_that_were_not_made_failed_or_found_nothing_are_missing_and_no_winner_is_marked() -> None:
-    better = [with_returns([1.5 + 0.001 * seed], agent="sac", seed=seed) for seed in range(4)]
-    worse = [with_returns([1.0 + 0.001 * seed], seed=seed) for seed in range(4)]
+    better = [with_returns([1.5 + 0.001 * seed], agent="sac", seed=seed) for seed in range(5)]
+    worse = [with_returns([1.0 + 0.001 * seed], seed=seed) for seed in range(5)]
     suite = suite_of(*better, *worse)
     (scope,) = scopes(suite, "search")
     assert winner(lines(scope)) == "sac"
-    for missing in ([], [failed_run(seed=3)], [with_returns([2.0], seed=3, columns={"within_budget": np.array([False])})]):
-        (scope,) = scopes(suite_of(*better, *worse[:3], *missing), "search")
+    for missing in ([], [failed_run(seed=4)], [with_returns([2.0], seed=4, columns={"within_budget": np.array([False])})]):
+        (scope,) = scopes(suite_of(*better, *worse[:4], *missing), "search")
         found = {line.agent: (line.main.n, line.planned) for line in lines(scope)}
-        assert found == {"sac": (4, 4), "random": (3, 4)}
+        assert found == {"sac": (5, 5), "random": (4, 5)}
         assert winner(lines(scope)) is None
     assert line_of(suite_of(*better, failed_run()), "random", "task-a").main.n == 0
 
@@ -113,7 +116,7 @@ def test_overlapping_intervals_have_no_winner() -> None:
     runs = [
         with_returns([1.2 + 0.1 * seed + skill], agent=agent, seed=seed)
         for agent, skill in (("a", 0), ("b", 0.1))
-        for seed in range(4)
+        for seed in range(5)
     ]
     (each,) = results(suite_of(*runs), "search")
     assert each.winner is None

@@ -126,10 +126,11 @@ def test_improvement_over_oneself_is_a_half_and_ties_count_half() -> None:
 
 def test_a_winner_needs_an_interval_above_all_others() -> None:
     best, next_, near = Estimate(0.9, 0.8, 1.0, 5), Estimate(0.5, 0.4, 0.79, 5), Estimate(0.7, 0.6, 0.81, 5)
-    assert stands_out({"a": best, "b": next_}) == "a"
-    assert stands_out({"a": best, "b": next_, "c": near}) is None
-    assert stands_out({"a": best}) is None
-    assert stands_out({"a": best, "b": Estimate(0.1, math.nan, math.nan, 1)}) is None
+    assert stands_out({"a": best, "b": next_}, 5) == "a"
+    assert stands_out({"a": best, "b": next_}, 4) is None
+    assert stands_out({"a": best, "b": next_, "c": near}, 10) is None
+    assert stands_out({"a": best}, 10) is None
+    assert stands_out({"a": best, "b": Estimate(0.1, math.nan, math.nan, 1)}, 10) is None
 
 
 def test_best_so_far_counts_allowed_plans_alone() -> None:

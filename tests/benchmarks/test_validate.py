@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from agents.cli import run as run_app
+from agents.registry import AGENTS, make_agent
 from benchmarks import validate as validation
 from benchmarks.__main__ import app
 from benchmarks.checks import problems_of
@@ -134,6 +135,24 @@ def test_a_policys_return_must_be_that_of_its_plan(stepwise: Run) -> None:
     assert problem.received == stepwise.policy_return
     early = dataclasses.replace(stepwise, policy_evaluation=38, policy_return=float(stepwise.columns["plan_return"][37]))
     assert [problem.received for problem in problems_of(early, TINY, range(40))] == ["no complete plan"]
+    row = len(stepwise.groups) - 1  # of an episode in which it still explored
+    explored = dataclasses.replace(stepwise, policy_evaluation=row + 1, policy_return=float(stepwise.columns["plan_return"][row]))
+    (problem,) = problems_of(explored, TINY, range(40))
+    assert (problem.what, problem.expected, problem.received) == ("policy_evaluation", row + 1, 40)
+    (problem,) = problems_of(dataclasses.replace(stepwise, policy_evaluation=None, policy_return=None), TINY, range(40))
+    assert (problem.what, problem.expected) == ("policy_return", None)
+
+
+def test_an_agent_without_a_policy_claims_none(run: Run) -> None:
+    last = float(run.columns["plan_return"][-1])
+    forged = dataclasses.replace(run, policy_evaluation=run.evaluated, policy_return=last)
+    (problem,) = problems_of(forged, TINY, range(run.evaluated))
+    assert (problem.expected, problem.received) == (last, "none, for random has no policy")
+
+
+def test_other_hyperparameters_are_another_agent(stepwise: Run) -> None:
+    tuned = dataclasses.replace(stepwise, agent_settings=stepwise.agent_settings | {"learning_rate": 0.5})
+    assert [problem.what for problem in problems_of(tuned, TINY, [0])] == ["agent_settings"]
 
 
 def test_a_plan_that_the_budget_forbids_is_found(stepwise: Run) -> None:
@@ -212,7 +231,10 @@ def test_the_leaderboard_takes_validated_rows_alone(folder: Path, run: Run, here
     page = folder.parent / "leaderboard.md"
     assert main("leaderboard", folder, "--out", page) == 2
     assert "was not validated" in capsys.readouterr().err
-    write_run(folder, dataclasses.replace(made("random", seed=1), agent="cma-es"))  # under a false name: its decisions are fine
+    settings = make_agent("cma-es").settings
+    write_run(
+        folder, dataclasses.replace(made("random", seed=1), agent="cma-es", agent_settings=settings)
+    )  # its decisions are fine
     assert main("validate", folder, "--all", "--workers", 1) == 0
     assert main("leaderboard", folder, "--out", page) == 0
     text = page.read_text()
@@ -225,17 +247,36 @@ def test_the_leaderboard_takes_validated_rows_alone(folder: Path, run: Run, here
     write_run(folder, better(run))  # after the validation
     assert main("leaderboard", folder, "--out", page) == 0
     assert "| random |" not in page.read_text()
-    assert "1 runs that were not confirmed" in page.read_text()
+    assert "1 runs that were not checked or not confirmed" in page.read_text()
+    write_run(folder, made("random", seed=2))  # as good as any, and not checked
+    assert main("leaderboard", folder, "--out", page) == 0
+    assert "2 runs that were not checked" in page.read_text()
+
+
+def test_the_leaderboard_leaves_out_runs_of_an_agent_that_has_changed_since(
+    folder: Path, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main("validate", folder, "--all", "--workers", 1) == 0
+    before = Validated.read(folder)
+    assert before.left_out == 0
+    changed_since = dataclasses.replace(AGENTS["random"], measure="step")
+    monkeypatch.setitem(AGENTS, "random", changed_since)  # type: ignore[arg-type]
+    after = Validated.read(folder)
+    assert after.left_out == 1
+    assert {run.agent for run in before.runs} - {run.agent for run in after.runs} == {"random"}
+    assert main("leaderboard", folder, folder) == 2
 
 
 def test_the_leaderboard_marks_nobody_where_runs_are_missing() -> None:
-    good = [with_returns([1.5 + 0.001 * seed], agent="sac", seed=seed) for seed in range(4)]
-    poor = [with_returns([1.0 + 0.001 * seed], seed=seed) for seed in range(4)]
+    good = [with_returns([1.5 + 0.001 * seed], agent="sac", seed=seed) for seed in range(5)]
+    poor = [with_returns([1.0 + 0.001 * seed], seed=seed) for seed in range(5)]
     found = {"validated": "2026-01-02", "sample": "all", "machine": "a machine", "failed": []}
     assert "| **sac** |" in page([Validated(Path("made"), found, [*good, *poor], 0)])
-    missing = page([Validated(Path("made"), found, [*good, *poor[:3]], 1)])
+    missing = page([Validated(Path("made"), found, [*good, *poor[:4]], 1)])
     assert "| sac |" in missing
     assert "Left out: 1 runs" in missing
+    others = [dataclasses.replace(run, seed=run.seed + 1) for run in poor]
+    assert "| sac |" in page([Validated(Path("made"), found, [*good, *others], 0)])
 
 
 def test_a_folder_that_may_only_be_read_is_validated_all_the_same(
