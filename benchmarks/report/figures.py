@@ -64,7 +64,7 @@ def scores(results: Sequence[ScopeResults], looks: Looks) -> Figure:
         names = [f"{line.agent} (n={line.main.n})" for line in reversed(each.lines)]
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(-0.6, len(names) - 0.4)
-        axes.set_xlabel(f"{each.scope.number}, interquartile mean and 95 % interval")
+        axes.set_xlabel(f"{each.scope.number} (mean of the middle half, 95 %)")
 
     most = max((len(each.lines) for each in results), default=1)
     return _panels(results, draw, height=max(1.6, 0.32 * most + 1.1))
