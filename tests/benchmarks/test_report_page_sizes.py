@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, expect
 from benchmarks.results import Run
 from benchmarks.statistics.pareto import front
 from tests.pages import NEEDS_BROWSER, made_page, number, opened, opened_front, runs_of
-from tests.results import failed_run, made_run, many_runs
+from tests.results import failed_run, made_run, many_runs, with_returns
 
 pytestmark = NEEDS_BROWSER
 
@@ -50,6 +50,16 @@ def test_a_page_of_some_plans_says_so_and_still_has_the_whole_front(browser: Bro
     assert shown == [(macs[row], runs[owner[row]].agent, runs[owner[row]].seed, plan[row]) for row in best]
     page.locator("#episode-run").select_option(label="sac, seed 3")
     expect(page.locator("#episode-count")).to_contain_text("on this page, 100 in all")
+    assert wrong == []
+    page.close()
+
+
+def test_few_runs_make_no_winner_however_far_apart_they_are(browser: Browser, tmp_path: Path) -> None:
+    runs = [
+        with_returns([best + 0.01 * seed], agent=agent, seed=seed) for agent, best in (("a", 1.5), ("b", 1.0)) for seed in range(4)
+    ]
+    page, wrong = opened(browser, made_page(tmp_path, runs))
+    expect(page.locator("#scores-verdict")).to_contain_text("fewer than five runs of a task are too narrow")
     assert wrong == []
     page.close()
 

@@ -97,6 +97,7 @@ function verdict(here) {
   if (lines.some((line) => !known(line.main.low))) return "No winner is marked: an interval needs two runs of every task.";
   const [first, ...others] = lines;
   const near = others.filter((line) => line.main.high >= first.main.low).map((line) => line.agent);
+  if (!near.length) return "No winner is marked: intervals of fewer than five runs of a task are too narrow for it.";
   const that = near.length === 1 ? "that" : "those";
   return `No agent stands out: the interval of ${first.agent} overlaps with ${that} of ${and(near)}.`;
 }
