@@ -96,7 +96,7 @@ def test_networks_kept_for_tests_are_refused(
         (["pppo"], "did you mean 'ppo'"),
         ([], "'algorithm'"),
         (["--resume", "nowhere"], "is not the folder of a run"),
-        (["ppo", "--steps", "3", "--evaluator", "table", "--value", "policy", "--out", "study"], "leave none for the policy"),
+        (["ppo", "--steps", "1", "--evaluator", "table", "--value", "policy", "--out", "study"], "leave none for the policy"),
     ],
 )
 def test_bad_arguments(

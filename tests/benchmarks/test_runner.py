@@ -232,6 +232,7 @@ BAD = {
     "unknown agent": (["run", "tiny", "--agents", "sca"], "did you mean 'sac'"),
     "unknown task": (["run", "tiny", "--tasks", "digits-mpl"], "did you mean 'digits-mlp'"),
     "no agent": (["run", "tiny", "--agents", " "], "no agent is named"),
+    "a name too few": (["run", "tiny", "--agents", "random,,sac"], "has an empty name between its commas"),
     "no task": (["run", "tiny", "--tasks", ","], "no task is named"),
     "no seed": (["run", "tiny", "--seeds", "0"], "give a number from 1 to 3"),
     "too many seeds": (["run", "tiny", "--seeds", "4"], "tiny-v1 has the seeds 0 to 2"),
