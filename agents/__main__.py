@@ -49,12 +49,14 @@ Resume = Annotated[Path | None, typer.Option(help="folder of an interrupted run,
 @app.command("list")
 def list_() -> None:
     """List agents and built-in tasks."""
-    print("agents")
-    for name, spec in AGENTS.items():
-        print(f"  {name:18}{spec.env_id:26}evaluates each {spec.measure:7}{spec.summary}")
-    print("\ntasks")
-    for row in reptile_env.tasks():
-        print(f"  {row['name']:18}{row['family']:26}{row['split']:22}{row['data']}")
+    for title, rows in (
+        ("agents", [(name, spec.env_id, f"evaluates each {spec.measure}", spec.summary) for name, spec in AGENTS.items()]),
+        ("\ntasks", [(row["name"], row["family"], row["split"], row["data"]) for row in reptile_env.tasks()]),
+    ):
+        print(title)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+        for *cells, last in rows:
+            print("  " + "".join(f"{cell:{width + 2}}" for cell, width in zip(cells, widths, strict=True)) + last)
 
 
 @app.command()

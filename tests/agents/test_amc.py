@@ -58,6 +58,13 @@ def test_it_warms_up_at_random_and_then_the_noise_dies_down(kept: list[Step]) ->
     assert actions[-10:].std(axis=0).max() < 0.01
 
 
+def test_its_warm_up_is_not_what_random_search_draws_from_the_same_seed() -> None:
+    ours = run(40).rows
+    random = make_agent("random").run(make_env(), 40, seed=0).rows
+    assert [row.plan for row in run(40).rows] == [row.plan for row in ours]
+    assert not {row.plan for row in ours} & {row.plan for row in random[1:]}
+
+
 def test_nothing_is_learnt_in_the_warm_up(tmp_path: Path) -> None:
     untrained, warm, trained = (tmp_path / name for name in ("untrained", "warm", "trained"))
     for folder, evaluations in ((untrained, 2), (warm, 51), (trained, 61)):

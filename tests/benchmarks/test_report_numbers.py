@@ -47,6 +47,17 @@ def test_a_policy_is_scored_by_its_own_return_and_searches_without_one_are_not()
     assert line_of(suite, "sac", "task-a", "policy").main.value == pytest.approx(0.25)
 
 
+def test_failed_runs_of_an_agent_with_a_policy_are_missing_in_that_track_too() -> None:
+    done = [with_returns([1.5 + 0.01 * seed], agent="sac", seed=seed, policy_return=1.1) for seed in range(5)]
+    searched = [with_returns([1.2], seed=seed) for seed in range(6)]
+    failed = [failed_run("sac", seed=5), failed_run("random", seed=6)]
+    suite = suite_of(*done, *searched, *failed)
+    assert suite.failed_in("search") == failed
+    assert suite.failed_in("policy") == failed[:1]
+    line = line_of(suite, "sac", "task-a", "policy")
+    assert (line.main.n, line.planned, line.complete) == (5, 6, False)
+
+
 def test_returns_on_different_scales_are_compared_on_one() -> None:
     # The listed rates of a discrete environment miss the best uniform rate: the same gain is a larger return there.
     fine = with_returns([1.2], agent="sac", scale=made_run().scale | {"scale": 0.05})

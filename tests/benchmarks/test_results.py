@@ -186,10 +186,11 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
         ('{"format": 1}', "is damaged"),
         ("[]", "is damaged"),
         ('{"for', "is damaged"),
+        ("\xff", "is damaged"),
     ],
 )
 def test_a_claim_of_another_suite_is_refused(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "suite.json").write_text(text)
+    (tmp_path / "suite.json").write_text(text, encoding="latin-1")  # the last is no UTF-8 then
     with pytest.raises(ValueError, match=message):
         claim(tmp_path, TINY.title, TINY.digest)
 

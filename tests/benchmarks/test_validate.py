@@ -12,17 +12,14 @@ import numpy as np
 import pytest
 
 from agents.cli import run as run_app
-from agents.registry import AGENTS, make_agent
 from benchmarks import validate as validation
 from benchmarks.__main__ import app
 from benchmarks.checks import problems_of
 from benchmarks.derived_columns import DERIVED, with_derived
-from benchmarks.leaderboard import Validated, page
 from benchmarks.results import Run, from_bytes, head_of, run_path, to_bytes, write_run
 from benchmarks.results_folder import claim
 from benchmarks.suites import SUITES, Case, Suite
 from benchmarks.validate import chosen_rows
-from tests.results import with_returns
 from tests.suites import BROKEN, TINY, Here, changed, made
 
 LIVE = Suite("live", 1, "for tests", (Case("digits-mlp", "digits-mlp", 30),), seeds=2)
@@ -227,58 +224,6 @@ def test_the_command_marks_each_row_and_says_what_it_expected(folder: Path, run:
     assert rows["random/digits-mlp.0.run"]["problems"][0]["expected"] == 0.99
 
 
-def test_the_leaderboard_takes_validated_rows_alone(folder: Path, run: Run, here: None, capsys: Any) -> None:
-    page = folder.parent / "leaderboard.md"
-    assert main("leaderboard", folder, "--out", page) == 2
-    assert "was not validated" in capsys.readouterr().err
-    settings = make_agent("cma-es").settings
-    write_run(
-        folder, dataclasses.replace(made("random", seed=1), agent="cma-es", agent_settings=settings)
-    )  # its decisions are fine
-    assert main("validate", folder, "--all", "--workers", 1) == 0
-    assert main("leaderboard", folder, "--out", page) == 0
-    text = page.read_text()
-    assert "## tiny-v1" in text
-    assert all(f"| {agent} |" in text for agent in ("random", "uniform", "cma-es"))
-    assert "is known: digits-mlp@0.6." in text
-    assert "4 runs, made at" in text
-    path = run_path(folder, run.agent, run.task, run.seed)
-    path.unlink()
-    write_run(folder, better(run))  # after the validation
-    assert main("leaderboard", folder, "--out", page) == 0
-    assert "| random |" not in page.read_text()
-    assert "1 runs that were not checked or not confirmed" in page.read_text()
-    write_run(folder, made("random", seed=2))  # as good as any, and not checked
-    assert main("leaderboard", folder, "--out", page) == 0
-    assert "2 runs that were not checked" in page.read_text()
-
-
-def test_the_leaderboard_leaves_out_runs_of_an_agent_that_has_changed_since(
-    folder: Path, here: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert main("validate", folder, "--all", "--workers", 1) == 0
-    before = Validated.read(folder)
-    assert before.left_out == 0
-    changed_since = dataclasses.replace(AGENTS["random"], measure="step")
-    monkeypatch.setitem(AGENTS, "random", changed_since)  # type: ignore[arg-type]
-    after = Validated.read(folder)
-    assert after.left_out == 1
-    assert {run.agent for run in before.runs} - {run.agent for run in after.runs} == {"random"}
-    assert main("leaderboard", folder, folder) == 2
-
-
-def test_the_leaderboard_marks_nobody_where_runs_are_missing() -> None:
-    good = [with_returns([1.5 + 0.001 * seed], agent="sac", seed=seed) for seed in range(5)]
-    poor = [with_returns([1.0 + 0.001 * seed], seed=seed) for seed in range(5)]
-    found = {"validated": "2026-01-02", "sample": "all", "machine": "a machine", "failed": []}
-    assert "| **sac** |" in page([Validated(Path("made"), found, [*good, *poor], 0)])
-    missing = page([Validated(Path("made"), found, [*good, *poor[:4]], 1)])
-    assert "| sac |" in missing
-    assert "Left out: 1 runs" in missing
-    others = [dataclasses.replace(run, seed=run.seed + 1) for run in poor]
-    assert "| sac |" in page([Validated(Path("made"), found, [*good, *others], 0)])
-
-
 def test_a_folder_that_may_only_be_read_is_validated_all_the_same(
     folder: Path, here: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -310,6 +255,7 @@ def test_failed_runs_are_told_of(tmp_path: Path, here: None, capsys: Any) -> Non
         (lambda folder: claim(folder, "tiny-v1", "x"), [], "were others then"),
         (lambda folder: claim(folder, TINY.title, TINY.digest), ["--sample", "0"], "--sample 0: give at least 1"),
         (lambda folder: claim(folder, TINY.title, TINY.digest), ["--workers", "0"], "--workers 0: give at least 1"),
+        (lambda folder: claim(folder, TINY.title, TINY.digest), ["--all", "--sample", "5"], "--sample 5 some: give one of them"),
     ],
 )
 def test_bad_arguments(prepare: Any, arguments: list[str], message: str, tmp_path: Path, capsys: Any) -> None:
