@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from agents.registry import agent_spec
 from benchmarks.engine import Engine, Lost
 from benchmarks.execution import TRAINING, Finished, Job, execute, failure, now, shipped_settings
 from benchmarks.results import Run, iter_runs, run_path
-from benchmarks.results_folder import check_claim, claim, write_new
+from benchmarks.results_folder import check_claim, claim, write_new, write_over
 from benchmarks.suites import Suite, check_agent, env_of
 
 # Told of every job that is done: the job, and what came of it.
@@ -58,11 +58,13 @@ class State:
         missing: those of which a run is missing.
         done: those whose runs are there and done.
         failed: those that failed, with the error.
+        failures: files of runs that failed.
     """
 
     missing: list[Job]
     done: list[Job]
     failed: list[tuple[Job, str]]
+    failures: frozenset[Path] = frozenset()
 
 
 def state_of(folder: Path, suite: Suite, jobs: Sequence[Job]) -> State:
@@ -83,7 +85,7 @@ def state_of(folder: Path, suite: Suite, jobs: Sequence[Job]) -> State:
         if path in wanted:
             _check_settings(path, wanted[path], run)
             errors[path] = run.error
-    state = State([], [], [])
+    state = State([], [], [], frozenset(path for path, error in errors.items() if error))
     for job in jobs:
         paths = paths_of(folder, job).values()
         error = next((errors[path] for path in paths if errors.get(path)), None)
@@ -111,7 +113,13 @@ def _check_settings(path: Path, job: Job, run: Run) -> None:
         )
 
 
-def run_jobs(jobs: Sequence[Job], folder: Path, engine: Engine, listener: Listener = lambda job, finished: None) -> None:
+def run_jobs(
+    jobs: Sequence[Job],
+    folder: Path,
+    engine: Engine,
+    listener: Listener = lambda job, finished: None,
+    replaced: Collection[Path] = (),
+) -> None:
     """Carry out jobs and write each run as soon as it is there.
 
     Args:
@@ -119,6 +127,7 @@ def run_jobs(jobs: Sequence[Job], folder: Path, engine: Engine, listener: Listen
         folder: of the results.
         engine: carries them out.
         listener: told of every run once it is on disk.
+        replaced: files of failed runs that new ones take the place of; until then they stay.
 
     Raises:
         OSError: a run can't be written; those before it are kept.
@@ -132,6 +141,9 @@ def run_jobs(jobs: Sequence[Job], folder: Path, engine: Engine, listener: Listen
         for job, result in results:
             finished = failure(job, result.reason, 0.0, started) if isinstance(result, Lost) else result
             for name, path in paths_of(folder, job).items():
+                if path in replaced:
+                    write_over(path, finished.files[name])
+                    continue
                 # A part of a job that was killed as it wrote, or somebody else's, stays.
                 with suppress(FileExistsError):
                     write_new(path, finished.files[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import os
 import random
 import signal
@@ -39,6 +40,14 @@ def suites(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_command, "LocalEngine", lambda workers: Here())
+
+
+class Losing(Here):
+    """An engine whose workers die."""
+
+    def run(self, work: Any, jobs: Any) -> Any:
+        """Each job, and that it is lost."""
+        yield from ((job, Lost("its worker died")) for job in jobs)
 
 
 def main(*arguments: object) -> int:
@@ -114,11 +123,28 @@ def test_failures_are_rows_with_their_traceback(tmp_path: Path, here: None, caps
     assert len(read_runs(out)) == 4
 
 
-def test_a_lost_worker_is_a_row_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Losing(Here):
-        def run(self, work: Any, jobs: Any) -> Any:
-            yield from ((job, Lost("its worker died")) for job in jobs)
+def test_a_failed_row_stays_until_its_new_run_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    out = tmp_path / "results"
+    jobs = jobs_of(TINY, ["random"], NAMES[:1], 2)
 
+    class Killed(Here):
+        def run(self, work: Any, jobs: Any) -> Any:
+            yield from itertools.islice(super().run(work, jobs), 1)
+            raise KeyboardInterrupt
+
+    run_jobs(jobs, out, Losing())
+    command = ["run", "tiny", "--agents", "random", "--tasks", NAMES[0], "--seeds", 2, "--out", out, "--retry-failed"]
+    monkeypatch.setattr("benchmarks.run_command.LocalEngine", lambda workers: Killed())
+    assert main(*command) == 1
+    assert [run.error for run in read_runs(out)] == [None, "its worker died"]
+    monkeypatch.setattr("benchmarks.run_command.LocalEngine", lambda workers: Here())
+    capsys.readouterr()
+    assert main(*command) == 0
+    assert "1 runs to make, 1 are there" in capsys.readouterr().out
+    assert [run.error for run in read_runs(out)] == [None, None]
+
+
+def test_a_lost_worker_is_a_row_too(tmp_path: Path) -> None:
     run_jobs(jobs_of(TINY, ["random"], NAMES[:1], 1), tmp_path, Losing())
     (run,) = read_runs(tmp_path)
     assert (run.status, run.error) == ("failed", "its worker died")
