@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from agents.cli import BadArgumentError, run
 from agents.outputs import free_folder, make_folder
 from benchmarks import compression_quality
+from benchmarks.better_plans import better_plans
 from benchmarks.correlations import correlations
 from benchmarks.leaderboard import leaderboard
 from benchmarks.quality_rows import Row
@@ -44,6 +45,7 @@ app.command("run")(run_suite)
 app.command()(validate)
 app.command()(leaderboard)
 app.command()(report)
+app.command("better-plans")(better_plans)
 
 
 @app.command()
@@ -109,5 +111,5 @@ def speed(
 
 
 if __name__ == "__main__":
-    commands = "run, list, validate, report, leaderboard, checkpoints, choose-w, transfer-family, tasks-page, table"
+    commands = "run, list, validate, report, leaderboard, better-plans, checkpoints, choose-w, transfer-family, tasks-page, table"
     sys.exit(run(app, "python -m benchmarks", f"{commands}, correlations, quality or speed"))
