@@ -21,6 +21,7 @@ from benchmarks.results_folder import claimed
 from benchmarks.task_commands import write_reference
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.tasks import registry
+from reptile_env.tasks.transfer.members import MEMBERS
 
 LEAST_GAIN = 1e-6  # of a return; less is another machine's rounding
 
@@ -64,6 +65,7 @@ def with_better(name: str, entry: dict[str, Any], cases: Sequence[Case]) -> dict
     """
     entry = copy.deepcopy(entry)
     inner = inner_of(gym.make("ReptilePrune-v0", task=name, measure="round"))
+    commands: dict[str, str] = {}
     for case in cases:
         run, row = _best(case)
         capped = None if case.budget is None else f"{case.budget:g}"
@@ -71,14 +73,17 @@ def with_better(name: str, entry: dict[str, Any], cases: Sequence[Case]) -> dict
         found = _measured(inner, run, row)
         if found["return"] < known["return"] + LEAST_GAIN or found["relative_cost"] > (case.budget or math.inf):
             continue
+        command = f"python -m benchmarks run {run.suite} --agents {run.agent} --tasks {run.task} --seeds {run.seed + 1}"
+        commands[found["found_by"]] = command
         if capped is not None:
             entry["budgets"][capped]["best_known"] = found
             continue
         test = inner.evaluator.test(cut_to(inner.evaluator, run.columns["widths"][row].tolist())).metric
-        command = f"python -m benchmarks run {run.suite} --agents {run.agent} --tasks {run.task} --seeds {run.seed + 1}"
         entry["best_known"] = found | {"test": test, "command": command}
     if "budgets" in entry:
         share_best(entry, lambda plan: inner.evaluator.test(plan).metric)
+        found_by = entry["best_known"]["found_by"].partition(" (")[0]  # a plan under a cap may be the best of all
+        entry["best_known"]["command"] = commands.get(found_by, entry["best_known"]["command"])
     return entry
 
 
@@ -88,6 +93,8 @@ def _by_task(runs: Sequence[Run]) -> dict[str, list[Case]]:
     for case in (case for suite in by_suite(runs) for case in suite.cases):
         lead = case.lead
         if lead.settings.get("evaluator") == "table" or all(case.best(run) is None for run in case.runs):
+            continue
+        if lead.settings["task"] in MEMBERS:  # of one plan each, which no search found; their references are the family's own
             continue
         if not math.isnan(registry.anchors_today(lead.settings, lead.scale).best):
             found.setdefault(lead.settings["task"], []).append(case)

@@ -74,9 +74,14 @@ def test_a_better_plan_is_taken_as_it_measures_here(low: dict[str, Any], run: Ru
 
 def test_a_plan_under_a_cap_counts_there(low: dict[str, Any]) -> None:
     capped = made("cma-es", 1, suite=LIVE)
-    best = taken(low, capped)["budgets"]["0.5"]["best_known"]
+    after = taken(low, capped)
+    best = after["budgets"]["0.5"]["best_known"]
     assert best["return"] == capped.columns["plan_return"].max() > 0.9
     assert best["relative_cost"] <= 0.5
+    # It is the best of all too, and says how it was found.
+    assert after["best_known"]["plan"] == best["plan"]
+    assert after["best_known"]["found_by"] == f"{best['found_by']} (with at most 50% of the MACs)"
+    assert after["best_known"]["command"] == "python -m benchmarks run live-v1 --agents cma-es --tasks digits-mlp@0.5 --seeds 1"
 
 
 def test_a_claim_that_does_not_hold_changes_nothing(run: Run) -> None:
