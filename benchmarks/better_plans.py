@@ -4,118 +4,171 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import gymnasium as gym
+import numpy as np
 import torch
 import typer
 
 from agents.cli import BadArgumentError
-from benchmarks.budgets import inner_of, share_best
+from benchmarks.budgets import inner_of
+from benchmarks.leaderboard import Validated
 from benchmarks.plans import cut_to
-from benchmarks.report.cases import Case, by_suite
-from benchmarks.results import Run, read_runs
-from benchmarks.results_folder import claimed
-from benchmarks.task_commands import write_reference
+from benchmarks.results import Run
+from benchmarks.task_commands import REFERENCES, write_reference
+from reptile_env.compression.plan import Plan, removal_count
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.tasks import registry
 from reptile_env.tasks.transfer.members import MEMBERS
 
-LEAST_GAIN = 1e-6  # of a return; less is another machine's rounding
+TRIED = 5  # claims of a task and cap that are measured, the highest first, until one holds
+
+
+class Claim(NamedTuple):
+    """A plan of a run, and the return that it claims, on the scale of the task's references."""
+
+    claimed: float
+    run: Run
+    row: int
+
+    @property
+    def widths(self) -> list[int]:
+        """Of its groups."""
+        return [int(width) for width in self.run.columns["widths"][self.row]]
+
+    @property
+    def found_by(self) -> str:
+        """Which evaluation of which run."""
+        run = self.run
+        where = f"of {run.suite}" if run.task == run.settings["task"] else f"of {run.suite}, {run.task}"
+        return f"{run.agent}, {self.row + 1} of {run.evaluations} evaluations, seed {run.seed} {where}"
+
+    @property
+    def command(self) -> str:
+        """What makes that run again."""
+        run = self.run
+        return f"python -m benchmarks run {run.suite} --agents {run.agent} --tasks {run.task} --seeds {run.seed + 1}"
 
 
 def better_plans(
-    folders: Annotated[list[Path], typer.Argument(help="results, as run makes them")],
+    folders: Annotated[list[Path], typer.Argument(help="results that validate has confirmed")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="tell what is better, and write nothing")] = False,
 ) -> None:
-    """Measure the best plans of runs here, and make those that beat the best known ones the new best known.
+    """Measure the best plans of validated runs here, and make those that beat the best known ones the new best known.
 
     Older results keep what they recorded; reports score all of them against the best plan of today.
     """
     try:
-        runs = [run for folder in folders if claimed(folder) for run in read_runs(folder)]
+        runs = [run for folder in folders for run in Validated.read(folder).runs]
     except (ValueError, OSError) as error:
         raise BadArgumentError(str(error)) from error
+    if not dry_run and not os.access(REFERENCES.parent, os.W_OK):
+        raise BadArgumentError(f"{REFERENCES} can't be written; --dry-run tells what is better")
     torch.set_num_threads(1)
-    count = 0
-    for name, cases in _by_task(runs).items():
+    count, broken = 0, False
+    for name, theirs in _by_task(runs).items():
         before = registry.references()[name]
-        entry = with_better(name, before, cases)
+        try:
+            entry = with_better(name, before, theirs)
+        except (ValueError, OSError, ImportError) as error:  # another network, or data that are not here
+            print(f"{name}: left out, {type(error).__name__}: {error}", file=sys.stderr)
+            broken = True
+            continue
         for cap, old, new in _gains(before, entry):
             count += 1
             print(f"{name}{cap}: {old:.4f} -> {new['return']:.4f}, {new['found_by']}", flush=True)
         if entry != before and not dry_run:
             write_reference(name, entry)
-    registry.forget()
-    print(f"{count} better plans {'found' if dry_run else 'written to references.json'}")
+            registry.forget()
+    print(f"{count} best known plans {'would be replaced' if dry_run else 'replaced in references.json'}")
+    if broken:
+        raise typer.Exit(1)
 
 
-def with_better(name: str, entry: dict[str, Any], cases: Sequence[Case]) -> dict[str, Any]:
+def with_better(name: str, entry: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
     """An entry of ``references.json`` with the best plans of some runs, where they are better.
 
     Args:
         name: of the task.
         entry: as it is; not changed.
-        cases: the task's, without or with one of the entry's caps, with a scale that compares with the entry's.
+        runs: of the task, with the entry's settings and weight.
 
     Returns:
-        The entry, with returns as they are measured here, whatever the runs say.
+        The entry. Plans are held against the known ones as both measure here, whatever was said of them elsewhere.
+
+    Raises:
+        ValueError: runs of another network.
+        OSError, ImportError: the task's data are not here.
     """
-    entry = copy.deepcopy(entry)
-    inner = inner_of(gym.make("ReptilePrune-v0", task=name, measure="round"))
-    commands: dict[str, str] = {}
-    for case in cases:
-        run, row = _best(case)
-        capped = None if case.budget is None else f"{case.budget:g}"
-        known = entry["best_known"] if capped is None else entry["budgets"][capped]["best_known"]
-        found = _measured(inner, run, row)
-        if found["return"] < known["return"] + LEAST_GAIN or found["relative_cost"] > (case.budget or math.inf):
+    after = copy.deepcopy(entry)
+    inner: ReptilePruneEnv | None = None
+    for cap, part in [(math.inf, after), *((float(cap), part) for cap, part in after.get("budgets", {}).items())]:
+        known = part["best_known"]
+        claims = _claims(runs, entry, cap, known["return"])
+        if not claims:
             continue
-        command = f"python -m benchmarks run {run.suite} --agents {run.agent} --tasks {run.task} --seeds {run.seed + 1}"
-        commands[found["found_by"]] = command
-        if capped is not None:
-            entry["budgets"][capped]["best_known"] = found
-            continue
-        test = inner.evaluator.test(cut_to(inner.evaluator, run.columns["widths"][row].tolist())).metric
-        entry["best_known"] = found | {"test": test, "command": command}
-    if "budgets" in entry:
-        share_best(entry, lambda plan: inner.evaluator.test(plan).metric)
-        found_by = entry["best_known"]["found_by"].partition(" (")[0]  # a plan under a cap may be the best of all
-        entry["best_known"]["command"] = commands.get(found_by, entry["best_known"]["command"])
-    return entry
+        inner = inner or inner_of(gym.make("ReptilePrune-v0", task=name, measure="round"))
+        here = _described(inner, Plan.from_dict(known["plan"]))["return"]
+        for claim in claims:
+            plan = _plan(inner, claim)
+            found = _described(inner, plan)
+            if found["return"] > here and found["relative_cost"] <= cap:
+                part["best_known"] = found | {"found_by": claim.found_by}
+                if part is after:
+                    part["best_known"] |= {"test": inner.evaluator.test(plan).metric, "command": claim.command}
+                break
+    return after
 
 
-def _by_task(runs: Sequence[Run]) -> dict[str, list[Case]]:
-    """The cases whose returns compare with a built-in task's references, by task."""
-    found: dict[str, list[Case]] = {}
-    for case in (case for suite in by_suite(runs) for case in suite.cases):
-        lead = case.lead
-        if lead.settings.get("evaluator") == "table" or all(case.best(run) is None for run in case.runs):
+def _by_task(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs whose returns compare with a built-in task's references, by task; told of those that have none."""
+    found: dict[str, list[Run]] = {}
+    unknown = set()
+    for run in runs:
+        task = run.settings["task"]
+        if run.settings.get("evaluator") == "table" or task in MEMBERS:  # measured elsewhere; one plan each, which nobody searched
             continue
-        if lead.settings["task"] in MEMBERS:  # of one plan each, which no search found; their references are the family's own
+        uncapped = {key: value for key, value in run.settings.items() if key != "budget"}
+        if math.isnan(registry.anchors_today(uncapped, run.scale).best):
+            unknown.add(task)
             continue
-        if not math.isnan(registry.anchors_today(lead.settings, lead.scale).best):
-            found.setdefault(lead.settings["task"], []).append(case)
+        found.setdefault(task, []).append(run)
+    if unknown:
+        print(f"no references under these settings: {', '.join(sorted(unknown))}", file=sys.stderr)
     return found
 
 
-def _best(case: Case) -> tuple[Run, int]:
-    """The best plan of any run."""
-    found = [(run, row) for run in case.runs if (row := case.best(run)) is not None]
-    return max(found, key=lambda each: case.result(each[0], "search"))
+def _claims(runs: Sequence[Run], entry: dict[str, Any], cap: float, known: float) -> list[Claim]:
+    """The highest claims above what is known, of plans that meet the cap and that actions can reach; one a run."""
+    cost, most = entry["settings"]["cost"], entry["settings"]["max_rate"]
+    claims = []
+    for run in runs:
+        floors = np.array([size - removal_count(size, most) for size in run.sizes])
+        returns = run.columns["plan_return"] * (float(run.scale["scale"]) / float(entry["scale"]))
+        allowed = (run.columns[cost] <= cap * run.dense[cost]) & (run.columns["widths"] >= floors).all(axis=1)
+        returns = np.where(allowed & np.isfinite(returns), returns, -np.inf)
+        if len(returns) and returns.max() > known:
+            claims.append(Claim(float(returns.max()), run, int(np.argmax(returns))))
+    return sorted(claims, key=lambda claim: -claim.claimed)[:TRIED]
 
 
-def _measured(inner: ReptilePruneEnv, run: Run, row: int) -> dict[str, Any]:
-    plan = cut_to(inner.evaluator, run.columns["widths"][row].tolist())
-    measured = inner.measure(plan)
-    reference = inner.reference
+def _plan(inner: ReptilePruneEnv, claim: Claim) -> Plan:
+    if (claim.run.groups, claim.run.sizes) != (tuple(inner.groups), tuple(inner.evaluator.sizes)):
+        raise ValueError(f"the run of {claim.found_by} was of another network: groups {claim.run.groups} of {claim.run.sizes}")
+    return cut_to(inner.evaluator, claim.widths)
+
+
+def _described(inner: ReptilePruneEnv, plan: Plan) -> dict[str, Any]:
+    measured, reference = inner.measure(plan), inner.reference
     return {
         "return": reference.return_of(measured),
         "valid": measured.metric,
         "relative_cost": measured.cost(reference.cost) / reference.dense_cost,
-        "found_by": f"{run.agent}, {row + 1} of {run.evaluations} evaluations, seed {run.seed} of {run.suite}",
         "plan": plan.to_dict(),
     }
 

@@ -75,7 +75,7 @@ def run_suite(
     make_folder(folder)
     told = f", {len(state.done):,} are there" if state.done else ""
     print(f"{chosen.title}: {len(missing):,} runs to make{told}; {folder}", flush=True)
-    _carry_out(missing, folder, crew, failed, state.failures if retry_failed else frozenset())
+    _carry_out(missing, folder, crew, failed)
     if failed:
         print(_failures(failed, folder), file=sys.stderr)
         raise typer.Exit(1)
@@ -107,7 +107,7 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _carry_out(missing: Sequence[Job], folder: Path, crew: Engine, failed: dict[Job, str], replaced: frozenset[Path]) -> None:
+def _carry_out(missing: Sequence[Job], folder: Path, crew: Engine, failed: dict[Job, str]) -> None:
     """Make the missing runs; those that fail are added to `failed`."""
     with RunProgress(missing) as progress:
 
@@ -117,7 +117,7 @@ def _carry_out(missing: Sequence[Job], folder: Path, crew: Engine, failed: dict[
             progress(job, finished)
 
         try:
-            run_jobs(missing, folder, crew, note, replaced)
+            run_jobs(missing, folder, crew, note)
         except KeyboardInterrupt:
             print("interrupted; the runs so far are kept, and the same command goes on from there", file=sys.stderr)
         except (RuntimeError, ConnectionError) as error:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from agents.registry import agent_spec
 from benchmarks.engine import Engine, Lost
 from benchmarks.execution import TRAINING, Finished, Job, execute, failure, now, shipped_settings
-from benchmarks.results import Run, iter_runs, run_path
+from benchmarks.results import Run, iter_runs, read_run, run_path
 from benchmarks.results_folder import check_claim, claim, write_new, write_over
 from benchmarks.suites import Suite, check_agent, env_of
 
@@ -58,13 +58,11 @@ class State:
         missing: those of which a run is missing.
         done: those whose runs are there and done.
         failed: those that failed, with the error.
-        failures: files of runs that failed.
     """
 
     missing: list[Job]
     done: list[Job]
     failed: list[tuple[Job, str]]
-    failures: frozenset[Path] = frozenset()
 
 
 def state_of(folder: Path, suite: Suite, jobs: Sequence[Job]) -> State:
@@ -85,7 +83,7 @@ def state_of(folder: Path, suite: Suite, jobs: Sequence[Job]) -> State:
         if path in wanted:
             _check_settings(path, wanted[path], run)
             errors[path] = run.error
-    state = State([], [], [], frozenset(path for path, error in errors.items() if error))
+    state = State([], [], [])
     for job in jobs:
         paths = paths_of(folder, job).values()
         error = next((errors[path] for path in paths if errors.get(path)), None)
@@ -113,21 +111,14 @@ def _check_settings(path: Path, job: Job, run: Run) -> None:
         )
 
 
-def run_jobs(
-    jobs: Sequence[Job],
-    folder: Path,
-    engine: Engine,
-    listener: Listener = lambda job, finished: None,
-    replaced: Collection[Path] = (),
-) -> None:
-    """Carry out jobs and write each run as soon as it is there.
+def run_jobs(jobs: Sequence[Job], folder: Path, engine: Engine, listener: Listener = lambda job, finished: None) -> None:
+    """Carry out jobs and write each run as soon as it is there; one that failed before stays until then.
 
     Args:
         jobs: those that are missing.
         folder: of the results.
         engine: carries them out.
         listener: told of every run once it is on disk.
-        replaced: files of failed runs that new ones take the place of; until then they stay.
 
     Raises:
         OSError: a run can't be written; those before it are kept.
@@ -141,10 +132,14 @@ def run_jobs(
         for job, result in results:
             finished = failure(job, result.reason, 0.0, started) if isinstance(result, Lost) else result
             for name, path in paths_of(folder, job).items():
-                if path in replaced:
-                    write_over(path, finished.files[name])
-                    continue
-                # A part of a job that was killed as it wrote, or somebody else's, stays.
-                with suppress(FileExistsError):
-                    write_new(path, finished.files[name])
+                _keep(path, finished.files[name])
             listener(job, finished)
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Write a run. It takes the place of one that failed; one that is done, by whatever command, stays."""
+    try:
+        write_new(path, data)
+    except FileExistsError:
+        if read_run(path).status == "failed":
+            write_over(path, data)

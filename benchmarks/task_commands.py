@@ -24,6 +24,8 @@ from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks import registry
 from reptile_env.tasks.checkpoints import save_checkpoint
 
+REFERENCES = Path(registry.__file__).with_name("references.json")
+
 
 def _bars() -> Progress:
     return Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -98,9 +100,8 @@ def choose_w(
 
 def write_reference(name: str, entry: dict[str, object]) -> None:
     """Replace one entry of references.json, whole or not at all; several processes may write."""
-    path = Path(registry.__file__).with_name("references.json")
-    with FileLock(path.with_suffix(".lock")):
-        entries = json.loads(path.read_text(encoding="utf-8")) | {name: entry}
-        draft = path.with_suffix(".draft")
+    with FileLock(REFERENCES.with_suffix(".lock")):
+        entries = json.loads(REFERENCES.read_text(encoding="utf-8")) | {name: entry}
+        draft = REFERENCES.with_suffix(".draft")
         draft.write_text(json.dumps(dict(sorted(entries.items())), indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        os.replace(draft, REFERENCES)

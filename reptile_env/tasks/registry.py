@@ -50,7 +50,7 @@ def task_spec(name: str) -> TaskSpec:
 
 @functools.cache
 def references() -> dict[str, dict[str, Any]]:
-    """Calibration of the built-in tasks (written by ``python -m benchmarks checkpoints`` and ``transfer-family``)."""
+    """Calibration of the built-in tasks (``python -m benchmarks checkpoints``, ``transfer-family``, ``better-plans`` write it)."""
     known: dict[str, dict[str, Any]] = {}
     for path in _REFERENCES:
         known |= json.loads(resources.files("reptile_env.tasks").joinpath(path).read_text(encoding="utf-8"))

@@ -22,6 +22,8 @@ def test_list_names_agents_and_tasks_without_torch(capsys: pytest.CaptureFixture
     code = "import sys; from agents.__main__ import main; main(['list']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(word in done.stdout for word in ("sac", "dqn", "random", "digits-cnn"))
+    agents = done.stdout.split("\ntasks\n")[0].splitlines()[1:]
+    assert len({line.index("Reptile") for line in agents}) == 1  # in straight columns, whatever the longest name
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "dqn", "random"])

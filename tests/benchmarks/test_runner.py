@@ -144,6 +144,14 @@ def test_a_failed_row_stays_until_its_new_run_is_there(tmp_path: Path, monkeypat
     assert [run.error for run in read_runs(out)] == [None, None]
 
 
+def test_a_failure_never_takes_the_place_of_a_run_that_is_done(tmp_path: Path) -> None:
+    jobs = jobs_of(TINY, ["random"], NAMES[:1], 1)
+    run_jobs(jobs, tmp_path, Losing())
+    run_jobs(jobs, tmp_path, Here())  # as another command does that shares the folder
+    run_jobs(jobs, tmp_path, Losing())
+    assert [run.error for run in read_runs(tmp_path)] == [None]
+
+
 def test_a_lost_worker_is_a_row_too(tmp_path: Path) -> None:
     run_jobs(jobs_of(TINY, ["random"], NAMES[:1], 1), tmp_path, Losing())
     (run,) = read_runs(tmp_path)
