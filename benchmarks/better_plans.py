@@ -79,12 +79,16 @@ def better_plans(
             print(f"{name}: left out, {type(error).__name__}: {error}", file=sys.stderr)
             broken = True
             continue
+        if entry == before:
+            continue
+        if not dry_run and not write_reference(name, entry, before):
+            print(f"{name}: left as it is, for another process has changed it meanwhile; run this again", file=sys.stderr)
+            broken = True
+            continue
         for cap, old, new in _gains(before, entry):
             count += 1
             print(f"{name}{cap}: {old:.4f} -> {new['return']:.4f}, {new['found_by']}", flush=True)
-        if entry != before and not dry_run:
-            write_reference(name, entry)
-            registry.forget()
+        registry.forget()
     print(f"{count} best known plans {'would be replaced' if dry_run else 'replaced in references.json'}")
     if broken:
         raise typer.Exit(1)
@@ -118,9 +122,9 @@ def with_better(name: str, entry: dict[str, Any], runs: Sequence[Run]) -> dict[s
             plan = _plan(inner, claim)
             found = _described(inner, plan)
             if found["return"] > here and found["relative_cost"] <= cap:
-                part["best_known"] = found | {"found_by": claim.found_by}
+                part["best_known"] = found | {"found_by": claim.found_by, "command": claim.command}
                 if part is after:
-                    part["best_known"] |= {"test": inner.evaluator.test(plan).metric, "command": claim.command}
+                    part["best_known"]["test"] = inner.evaluator.test(plan).metric
                 break
     return after
 

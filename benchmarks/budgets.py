@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -20,7 +21,30 @@ SAMPLE = 200  # plans of "best of 200"
 Progress = Callable[[str, float], None]
 
 
-def budgeted(name: str, budget: float, plans: int, evaluations: int, progress: Progress) -> dict[str, Any]:
+class Found(NamedTuple):
+    """A plan that may be the best known one.
+
+    Attributes:
+        value: its return.
+        by: what found it.
+        plan: the plan.
+        command: what finds it again, where that is not the calibration itself.
+    """
+
+    value: float
+    by: str
+    plan: Plan
+    command: str | None = None
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Its part of an entry of ``references.json``."""
+        return {"found_by": self.by} | ({"command": self.command} if self.command else {})
+
+
+def budgeted(
+    name: str, budget: float, plans: int, evaluations: int, progress: Progress, known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """References of a task whose final MACs are capped.
 
     Args:
@@ -29,6 +53,7 @@ def budgeted(name: str, budget: float, plans: int, evaluations: int, progress: P
         plans: random ones; they fill the budget.
         evaluations: of the search for the best known plan.
         progress: told of the step and the fraction of it done.
+        known: the references so far; their best plan stays where no better one is found.
 
     Returns:
         ``uniform``, ``random`` and ``best_known``, each with returns on the scale of the task without a cap.
@@ -46,15 +71,16 @@ def budgeted(name: str, budget: float, plans: int, evaluations: int, progress: P
     assert drawn.best is not None
     assert searched.best is not None
     candidates = [
-        (uniform.plan_return, "the uniform sweep", uniform.plan),
-        (drawn.best.plan_return, f"random, {plans} plans, seed 0", drawn.best.plan),
-        (searched.best.plan_return, f"cma-es, {evaluations} evaluations, seed 0", searched.best.plan),
+        Found(uniform.plan_return, "the uniform sweep", uniform.plan),
+        Found(drawn.best.plan_return, f"random, {plans} plans, seed 0", drawn.best.plan),
+        Found(searched.best.plan_return, f"cma-es, {evaluations} evaluations, seed 0", searched.best.plan),
         *table_optimum(env, name, budget=budget),
+        *known_best(env, known, budget),
     ]
-    best, found_by, plan = max(candidates, key=lambda candidate: candidate[0])
+    best = max(candidates, key=lambda candidate: candidate.value)
     returns = [row.plan_return for row in drawn.rows]
     inner = inner_of(env)
-    dense, measured = inner.reference.dense.macs, inner.measure(plan)
+    dense, measured = inner.reference.dense.macs, inner.measure(best.plan)
     return {
         "uniform": {"rate": uniform.rate, "return": uniform.plan_return},
         "random": {
@@ -64,11 +90,11 @@ def budgeted(name: str, budget: float, plans: int, evaluations: int, progress: P
             "mean_relative_cost": float(np.mean([row.macs for row in drawn.rows])) / dense,
         },
         "best_known": {
-            "return": best,
+            "return": best.value,
             "valid": measured.metric,
             "relative_cost": measured.macs / dense,
-            "found_by": found_by,
-            "plan": plan.to_dict(),
+            **best.origin,
+            "plan": best.plan.to_dict(),
         },
     }
 
@@ -89,7 +115,8 @@ def share_best(entry: dict[str, Any], test: Callable[[Plan], float]) -> None:
         other = max(fitting, key=lambda name: (fitting[name]["return"], name == budget))
         if other == budget:
             continue
-        best = {key: fitting[other][key] for key in ("return", "valid", "relative_cost", "found_by", "plan")}
+        shared = ("return", "valid", "relative_cost", "found_by", "command", "plan")
+        best = {key: fitting[other][key] for key in shared if key in fitting[other]}
         where = "without a cap" if other == "none" else f"with at most {float(other):.0%} of the MACs"
         best["found_by"] = f"{best['found_by']} ({where})"
         if budget == "none":
@@ -98,7 +125,7 @@ def share_best(entry: dict[str, Any], test: Callable[[Plan], float]) -> None:
             entry["budgets"][budget]["best_known"] = best
 
 
-def table_optimum(env: gym.Env[Any, Any], name: str, **settings: Any) -> Iterator[tuple[float, str, Plan]]:
+def table_optimum(env: gym.Env[Any, Any], name: str, **settings: Any) -> Iterator[Found]:
     """The best plan of the task's table, if there is one, as the running network measures it.
 
     Args:
@@ -114,7 +141,27 @@ def table_optimum(env: gym.Env[Any, Any], name: str, **settings: Any) -> Iterato
         raise
     plan, _ = inner_of(table).optimum()
     inner = inner_of(env)
-    yield inner.reference.return_of(inner.measure(plan)), "the optimum of the task's table", plan
+    yield Found(inner.reference.return_of(inner.measure(plan)), "the optimum of the task's table", plan)
+
+
+def known_best(env: gym.Env[Any, Any], known: Mapping[str, Any] | None, budget: float = math.inf) -> Iterator[Found]:
+    """The best plan known so far, as the running network measures it; none where the network has changed since.
+
+    Args:
+        env: the environment of the running network.
+        known: entry of ``references.json``, or of one of its budgets; None for a task that was never calibrated.
+        budget: cap as a fraction of the dense network's MACs, which the plan has to meet.
+    """
+    if known is None:
+        return
+    best, inner = known["best_known"], inner_of(env)
+    plan = Plan.from_dict(best["plan"])
+    try:
+        measured = inner.measure(plan)
+    except ValueError:  # groups or channels of another network
+        return
+    if measured.macs <= budget * inner.reference.dense.macs:
+        yield Found(inner.reference.return_of(measured), best["found_by"], plan, best.get("command"))
 
 
 def inner_of(env: gym.Env[Any, Any]) -> ReptilePruneEnv:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +14,7 @@ from agents.cma_es import CmaEs
 from agents.coordinate_ascent import CoordinateAscent
 from agents.random_search import RandomSearch
 from agents.trace import Row
-from benchmarks.budgets import BUDGETS, SAMPLE, budgeted, inner_of, share_best, table_optimum
+from benchmarks.budgets import BUDGETS, SAMPLE, Found, budgeted, inner_of, known_best, share_best, table_optimum
 from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
 from reptile_env.evaluation.live import LiveEvaluator
 from reptile_env.evaluation.reference import uniform_plan
@@ -32,6 +32,8 @@ def calibrate(
     evaluations: int = SEARCH_EVALUATIONS,
     w: float | None = None,
     budgets: Sequence[float] = BUDGETS,
+    known: Mapping[str, Any] | None = None,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """The entry of a task in ``references.json``.
 
@@ -41,6 +43,8 @@ def calibrate(
         evaluations: of each search; random plans are at most as many.
         w: weight of the metric in the utility; None takes the task's own.
         budgets: caps under which it is calibrated too.
+        known: the entry so far; its best plans, measured anew, stay where the searches find no better ones.
+        command: what calibrates it so; None for ``checkpoints``.
 
     Raises:
         ValueError: the task shows too little: mean random < 0 < uniform 1 < best of 200 random + 0.1 < best known, and best
@@ -56,14 +60,17 @@ def calibrate(
     rows = _rows(env, RandomSearch("random"), plans, lambda done: progress("random plans", done))
     drawn = [row.plan_return for row in rows]
     best_of_200 = float(np.mean([max(drawn[i : i + SAMPLE]) for i in range(0, plans, SAMPLE)]))
+    command = command or f"python -m benchmarks checkpoints {name} --calibrate-only --evaluations {evaluations}"
     found = []
     for agent in (CoordinateAscent("coordinate-ascent"), CmaEs("cma-es")):
         trace = agent.run(env, evaluations, 0, listeners=[_told(agent.name, evaluations, progress)])
         assert trace.best is not None
-        found.append((trace.best.plan_return, f"{agent.name}, {evaluations} evaluations, seed 0", trace.best.plan))
-    found.extend(table_optimum(env, name))
-    best, found_by, plan = max(found, key=lambda entry: entry[0])
-    dense_test, best_test = evaluator.test(evaluator.dense), evaluator.test(plan)
+        by = f"{agent.name}, {evaluations} evaluations, seed 0"
+        found.append(Found(trace.best.plan_return, by, trace.best.plan, command))
+    found.extend(optimum._replace(command=command) for optimum in table_optimum(env, name))
+    found.extend(known_best(env, known))
+    best = max(found, key=lambda candidate: candidate.value)
+    dense_test, best_test = evaluator.test(evaluator.dense), evaluator.test(best.plan)
     entry = {
         "settings": {
             "recovery": settings.recovery,
@@ -86,19 +93,22 @@ def calibrate(
         },
         "random": {"plans": plans, "mean": float(np.mean(drawn)), "best_of_200": best_of_200, "best": max(drawn)},
         "best_known": {
-            "return": best,
-            "valid": evaluator.measure(plan).metric,
+            "return": best.value,
+            "valid": evaluator.measure(best.plan).metric,
             "test": best_test.metric,
             "relative_cost": best_test.cost(reference.cost) / reference.dense.cost(reference.cost),
-            "found_by": found_by,
-            "command": f"python -m benchmarks checkpoints {name} --calibrate-only --evaluations {evaluations}",
-            "plan": plan.to_dict(),
+            **best.origin,
+            "plan": best.plan.to_dict(),
         },
         "reptile_env": reptile_env.__version__,
     }
     check(name, entry)
     capped = max(evaluations // CAPPED_SHARE, 1)
-    entry["budgets"] = {f"{budget:g}": budgeted(name, budget, min(CAPPED_PLANS, capped), capped, progress) for budget in budgets}
+    before = (known or {}).get("budgets", {})
+    entry["budgets"] = {
+        f"{budget:g}": budgeted(name, budget, min(CAPPED_PLANS, capped), capped, progress, before.get(f"{budget:g}"))
+        for budget in budgets
+    }
     share_best(entry, lambda better: evaluator.test(better).metric)
     return entry
 

@@ -68,7 +68,7 @@ def checkpoints(
                 save_checkpoint(spec.name, trained)
                 registry.forget()
             if not train_only:
-                write_reference(spec.name, calibrate(spec.name, show, evaluations))
+                write_reference(spec.name, calibrate(spec.name, show, evaluations, known=registry.references().get(spec.name)))
                 registry.forget()
 
 
@@ -98,10 +98,23 @@ def choose_w(
         raise typer.Exit(1) from None
 
 
-def write_reference(name: str, entry: dict[str, object]) -> None:
-    """Replace one entry of references.json, whole or not at all; several processes may write."""
+def write_reference(name: str, entry: dict[str, Any], before: dict[str, Any] | None = None) -> bool:
+    """Replace one entry of references.json, whole or not at all; several processes may write.
+
+    Args:
+        name: of the task.
+        entry: the new one.
+        before: the one that it follows from; None: whatever there is goes.
+
+    Returns:
+        Whether it was written; not where another process has changed the entry since.
+    """
     with FileLock(REFERENCES.with_suffix(".lock")):
-        entries = json.loads(REFERENCES.read_text(encoding="utf-8")) | {name: entry}
+        entries = json.loads(REFERENCES.read_text(encoding="utf-8"))
+        if before is not None and entries.get(name) != before:
+            return False
+        entries[name] = entry
         draft = REFERENCES.with_suffix(".draft")
         draft.write_text(json.dumps(dict(sorted(entries.items())), indent=1) + "\n", encoding="utf-8")
         os.replace(draft, REFERENCES)
+    return True

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from filelock import FileLock
 
 from agents.cli import BadArgumentError
 from agents.outputs import write
@@ -74,20 +75,19 @@ def _calibrated(name: str, evaluations: int) -> dict[str, Any]:
         ValueError: no weight does.
     """
     choices = survey(live_evaluator(registry.make_task(name), Settings()), SURVEYED)
-    refused: ValueError | None = None
+    command = f"python -m benchmarks transfer-family {name} --calibrate-again --evaluations {evaluations}"
+    known, refused = registry.references().get(name), None
     for _ in range(ATTEMPTS):
         try:
             choice = choose(choices)
         except ValueError as error:
             raise refused or ValueError(f"task {name!r}: {error}") from error
         try:
-            entry = calibrate(name, evaluations=evaluations, w=choice.w, budgets=())
+            entry = calibrate(name, evaluations=evaluations, w=choice.w, budgets=(), known=known, command=command)
         except ValueError as error:
             refused = error
             choices.remove(choice)
             continue
-        command = f"python -m benchmarks transfer-family {name} --calibrate-again --evaluations {evaluations}"
-        entry["best_known"]["command"] = command
         return entry | {"evaluations": evaluations}
     assert refused is not None
     raise refused
@@ -102,12 +102,13 @@ def _told(entry: dict[str, Any]) -> str:
 
 
 def _write(name: str, entry: dict[str, Any] | None) -> None:
-    """Replace one entry of the family's references, or take it out; a network a line."""
-    known: dict[str, Any] = json.loads(REFERENCES.read_text(encoding="utf-8"))
-    known.pop(name, None)
-    if entry is not None:
-        known[name] = entry
-    ordered = [each for each in members.MEMBERS if each in known]
-    lines = ",\n".join(f" {json.dumps(each)}: {json.dumps(known[each], separators=(',', ':'))}" for each in ordered)
-    write(REFERENCES, f"{{\n{lines}\n}}\n")
+    """Replace one entry of the family's references, or take it out; a network a line. Several processes may write."""
+    with FileLock(REFERENCES.with_suffix(".lock")):
+        known: dict[str, Any] = json.loads(REFERENCES.read_text(encoding="utf-8"))
+        known.pop(name, None)
+        if entry is not None:
+            known[name] = entry
+        ordered = [each for each in members.MEMBERS if each in known]
+        lines = ",\n".join(f" {json.dumps(each)}: {json.dumps(known[each], separators=(',', ':'))}" for each in ordered)
+        write(REFERENCES, f"{{\n{lines}\n}}\n")
     registry.forget()

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def low(inner: ReptilePruneEnv, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
     entry["best_known"] |= {"return": 0.0, "plan": inner.evaluator.dense.to_dict()}
     for each in entry["budgets"].values():
         each["best_known"] |= {"return": 0.0, "plan": inner.evaluator.dense.to_dict()}
+    entry = json.loads(json.dumps(entry))  # lists, as the file has them
     known = {**registry.references(), TASK: entry}
     monkeypatch.setattr(registry, "references", functools.cache(lambda: known))
     return entry
@@ -102,6 +104,7 @@ def test_a_better_plan_is_taken_as_it_measures_here(low: dict[str, Any], run: Ru
     plan = Plan.from_dict(best["plan"])
     assert list(plan.widths) == run.columns["widths"][row].tolist()
     assert best["test"] == inner.evaluator.test(plan).metric
+    assert after["budgets"]["0.75"]["best_known"]["command"] == best["command"]
 
 
 def test_each_cap_gets_the_best_plan_that_meets_it(low: dict[str, Any], run: Run) -> None:
@@ -195,6 +198,40 @@ def test_what_cannot_be_measured_is_told_and_the_rest_goes_on(
     monkeypatch.setattr(better_plans, "with_better", missing)
     assert main("better-plans", folder, "--dry-run") == 1
     assert "digits-mlp: left out, FileNotFoundError: its data are missing" in capsys.readouterr().err
+
+
+def test_an_entry_that_another_process_changes_meanwhile_is_not_written_over(
+    low: dict[str, Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    file = tmp_path / "references.json"
+    for module in (better_plans, task_commands):
+        monkeypatch.setattr(module, "REFERENCES", file)
+    theirs = json.dumps({TASK: low | {"w": 0.123}})
+    file.write_text(theirs)
+    folder = written(tmp_path / "live", dataclasses.replace(run, best_known_return=0.0))
+    assert main("validate", folder, "--workers", 1) == 0
+    assert main("better-plans", folder) == 1
+    printed = capsys.readouterr()
+    assert file.read_text() == theirs
+    assert "another process has changed it meanwhile" in printed.err
+    assert "0 best known plans replaced" in printed.out
+
+
+def test_references_that_cannot_be_written_are_told_before_anything_is_measured(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    folder = written(tmp_path / "live", run)
+    assert main("validate", folder, "--workers", 1) == 0
+    package, access = better_plans.REFERENCES.parent, os.access  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: path != package and access(path, mode))
+    assert main("better-plans", folder) == 2
+    assert "--dry-run tells what is better" in " ".join(capsys.readouterr().err.split())
+
+
+def test_networks_of_the_family_have_references_of_their_own(run: Run, capsys: Any) -> None:
+    member = dataclasses.replace(run, settings=run.settings | {"task": "transfer-mlp-1"})
+    assert better_plans._by_task([member, run]).keys() == {TASK}
+    assert capsys.readouterr().err == ""
 
 
 def test_another_network_or_scale_is_no_candidate(low: dict[str, Any], run: Run, capsys: Any) -> None:

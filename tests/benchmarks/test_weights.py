@@ -60,8 +60,8 @@ def test_references_under_a_budget_keep_it_and_are_on_the_scale_of_the_task() ->
 
 def test_the_table_knows_an_optimum_as_the_network_measures_it() -> None:
     made = make("digits-mlp", measure="round")
-    ((value, _, plan),) = table_optimum(made, "digits-mlp")
-    assert value == made.reference.return_of(made.measure(plan))
+    (found,) = table_optimum(made, "digits-mlp")
+    assert found.value == made.reference.return_of(made.measure(found.plan))
     exact = make("digits-mlp", evaluator="table", measure="round")
-    assert exact.optimum()[0] == plan
+    assert exact.optimum()[0] == found.plan
     assert list(table_optimum(made, "no-table")) == []

@@ -1,0 +1,65 @@
+"""Calibration again: better searches, and a plan that is known is not lost."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from benchmarks.budgets import budgeted, known_best
+from benchmarks.calibration import calibrate
+from reptile_env.compression.plan import Plan
+from reptile_env.tasks import registry
+from tests.helpers import make
+
+TASK = "digits-mlp"
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, Any]:
+    return registry.references()[TASK]
+
+
+def test_a_short_calibration_keeps_the_better_plans_that_are_known(known: dict[str, Any]) -> None:
+    before = copy.deepcopy(known)
+    marked = copy.deepcopy(known)
+    marked["best_known"] |= {"found_by": "a run of before", "command": "a command of before"}
+    again = calibrate(TASK, evaluations=30, budgets=(0.25,), known=marked)
+    assert marked["best_known"]["plan"] == before["best_known"]["plan"]
+    best = again["best_known"]
+    assert best["return"] >= known["best_known"]["return"]
+    assert (best["found_by"], best["command"]) in (
+        ("a run of before", "a command of before"),
+        ("the optimum of the task's table", f"python -m benchmarks checkpoints {TASK} --calibrate-only --evaluations 30"),
+    )
+    assert again["budgets"]["0.25"]["best_known"]["return"] >= known["budgets"]["0.25"]["best_known"]["return"]
+    for key in ("w", "scale", "dense", "uniform", "settings"):
+        assert again[key] == pytest.approx(known[key]) if key == "scale" else again[key] == known[key]
+
+
+def test_a_known_plan_is_measured_anew_with_whoever_found_it(known: dict[str, Any]) -> None:
+    env = make(TASK, measure="round")
+    entry = {"best_known": known["best_known"] | {"return": 99.0, "command": "a command"}}
+    (found,) = known_best(env, entry)
+    assert found.value == env.reference.return_of(env.measure(found.plan)) < 99
+    assert found.plan == Plan.from_dict(known["best_known"]["plan"])
+    assert found.origin == {"found_by": known["best_known"]["found_by"], "command": "a command"}
+    assert list(known_best(env, None)) == []
+
+
+def test_a_known_plan_of_another_network_or_beyond_the_cap_is_no_candidate(known: dict[str, Any]) -> None:
+    other = registry.references()["digits-cnn"]
+    assert list(known_best(make(TASK, measure="round"), other)) == []
+    share = known["best_known"]["relative_cost"]
+    assert list(known_best(make(TASK, measure="round"), known, share * 0.9)) == []
+    assert len(list(known_best(make(TASK, measure="round"), known, share))) == 1
+
+
+def test_under_a_budget_the_known_plan_stays_where_a_short_search_finds_less(known: dict[str, Any]) -> None:
+    capped = known["budgets"]["0.5"]
+    short = budgeted(TASK, 0.5, 5, 5, lambda step, done: None)
+    assert short["best_known"]["return"] < capped["best_known"]["return"]
+    kept = budgeted(TASK, 0.5, 5, 5, lambda step, done: None, capped)
+    assert kept["best_known"]["return"] == pytest.approx(capped["best_known"]["return"], abs=0.05)
+    assert Plan.from_dict(kept["best_known"]["plan"]) == Plan.from_dict(capped["best_known"]["plan"])
