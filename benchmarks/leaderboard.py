@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from benchmarks.results_folder import VALIDATION_FILE, check_claim, claimed, fil
 from benchmarks.statistics.comparing import fewest, stands_out
 from benchmarks.statistics.intervals import Estimate, estimate
 from benchmarks.suites import SUITES
-from benchmarks.validate import FORMAT
+from benchmarks.verdicts import read_validation
 
 PAGE = Path("docs/leaderboard.md")
 _WHAT = {
@@ -57,17 +57,13 @@ class Validated:
         if suite not in SUITES:
             raise ValueError(f"{folder} holds results of {suite}, and this version of the program knows {', '.join(SUITES)}")
         check_claim(folder, suite, SUITES[suite].digest)
-        file = folder / VALIDATION_FILE
-        mend = f"run `python -m benchmarks validate {folder} --all` first"
-        if not file.is_file():
-            raise ValueError(f"{folder} was not validated: it holds no {VALIDATION_FILE}; {mend}")
-        try:
-            validation = json.loads(file.read_text(encoding="utf-8"))
-            if (validation["format"], validation["suite"]) != (FORMAT, suite):
-                raise ValueError(f"it is of {validation['suite']}, format {validation['format']}")
-            confirmed = {name: row["sha256"] for name, row in validation["rows"].items() if row["ok"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file} is damaged: {error}; {mend}") from error
+        validation = read_validation(folder, suite)
+        if not validation["checks"]:
+            raise ValueError(
+                f"{folder} was not validated: it holds no {VALIDATION_FILE}; "
+                f"run `python -m benchmarks validate {folder} --all` first"
+            )
+        confirmed = {name: row["sha256"] for name, row in validation["rows"].items() if row["ok"]}
         runs, left_out = [], len(validation["rows"]) - len(confirmed)
         left_out += sum(path.relative_to(folder).as_posix() not in validation["rows"] for path in files_of(folder))
         for name, digest in confirmed.items():
@@ -102,12 +98,15 @@ def page(folders: Sequence[Validated]) -> str:
 
 def _origin(validated: Validated) -> str:
     found = validated.validation
-    revisions = sorted({run.git or "unknown" for run in validated.runs})
+    revisions = sorted({(run.git or "unknown")[:12] for run in validated.runs})
     machines = sorted({run.machine.get("processor", "unknown") for run in validated.runs})
-    text = (
-        f"{len(validated.runs):,} runs, made at {', '.join(revisions)} on {'; '.join(machines)}; "
-        f"validated {found['validated'][:10]} ({found['sample']}) on {found['machine']}."
+    counts = Counter(row["check"] for row in found["rows"].values())
+    checks = (
+        f"{counts[number]:,} on {check['validated'][:10]} by {check['machine']} ({check['sample']})"
+        for number, check in enumerate(found["checks"])
+        if counts[number]
     )
+    text = f"{len(validated.runs):,} runs, made at {', '.join(revisions)} on {'; '.join(machines)}. Validated: {'; '.join(checks)}."
     if validated.left_out or found["failed"]:
         text += (
             f" Left out: {validated.left_out:,} runs that were not checked or not confirmed, {len(found['failed']):,} that failed."

@@ -35,8 +35,8 @@ def test_every_run_was_validated_and_is_as_it_was_then(folder: Path) -> None:
 def test_a_sample_holds_here_too(folder: Path) -> None:
     before = (folder / VALIDATION_FILE).read_bytes()
     found = validate_folder(folder, sample=6, seed=1, workers=2)
-    assert len(found["rows"]) == 6
-    assert [row["problems"] for row in found["rows"].values() if not row["ok"]] == []
+    assert len(found.verdicts) == 6
+    assert [verdict.problems for verdict in found.verdicts.values() if not verdict.ok] == []
     assert (folder / VALIDATION_FILE).read_bytes() == before
 
 
@@ -44,7 +44,7 @@ def test_a_sample_holds_here_too(folder: Path) -> None:
 @pytest.mark.slow  # half a minute or more a folder
 def test_a_larger_sample_holds_here_too(folder: Path) -> None:
     found = validate_folder(folder, sample=40, seed=2, workers=2)
-    assert [(name, row["problems"]) for name, row in found["rows"].items() if not row["ok"]] == []
+    assert [(name, verdict.problems) for name, verdict in found.verdicts.items() if not verdict.ok] == []
 
 
 def test_the_leaderboard_is_made_from_them() -> None:

@@ -19,7 +19,7 @@ from benchmarks.derived_columns import DERIVED, with_derived
 from benchmarks.results import Run, from_bytes, head_of, run_path, to_bytes, write_run
 from benchmarks.results_folder import claim
 from benchmarks.suites import SUITES, Case, Suite
-from benchmarks.validate import chosen_rows
+from benchmarks.verdicts import chosen_rows
 from tests.suites import BROKEN, TINY, Here, changed, made
 
 LIVE = Suite("live", 1, "for tests", (Case("digits-mlp", "digits-mlp", 30),), seeds=2)
@@ -235,6 +235,88 @@ def test_a_folder_that_may_only_be_read_is_validated_all_the_same(
     printed = capsys.readouterr()
     assert "3 of 3 rows ok" in printed.out
     assert "validation.json can't be written, so the verdicts are not kept: Permission denied" in printed.err
+
+
+def test_only_new_and_changed_files_are_checked_where_that_is_asked(folder: Path, run: Run, here: None, capsys: Any) -> None:
+    assert main("validate", folder, "--all") == 0
+    before = json.loads((folder / "validation.json").read_text())
+    assert main("validate", folder, "--all", "--new") == 0
+    assert "3 of 3 rows ok, 3 of them checked before" in capsys.readouterr().out
+    assert json.loads((folder / "validation.json").read_text())["rows"] == {k: v | {"check": 0} for k, v in before["rows"].items()}
+    write_run(folder, made("cma-es"))
+    run_path(folder, run.agent, run.task, run.seed).unlink()
+    write_run(folder, changed(run, "metric", 11, 0.99))
+    assert main("validate", folder, "--all", "--new") == 1
+    printed = capsys.readouterr().out
+    assert "ok  cma-es/digits-mlp.0.run: 40 of 40" in printed
+    assert "NOT random/digits-mlp.0.run" in printed
+    assert "dqn" not in printed
+    assert "3 of 4 rows ok, 2 of them checked before" in printed
+    after = json.loads((folder / "validation.json").read_text())
+    assert len(after["checks"]) == 2
+    assert {name: row["check"] for name, row in after["rows"].items()} == {
+        "cma-es/digits-mlp.0.run": 1,
+        "dqn/digits-mlp@0.6.0.run": 0,
+        "random/digits-mlp.0.run": 1,
+        "uniform/digits-mlp.0.run": 0,
+    }
+    # It stays refused, though nobody looks at it again.
+    assert main("validate", folder, "--new", "--sample", "1") == 1
+
+
+def test_a_small_sample_leaves_the_verdicts_of_before_and_the_deeper_ones(folder: Path, here: None, capsys: Any) -> None:
+    assert main("validate", folder, "--all") == 0
+    assert main("validate", folder, "--sample", "1") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2].endswith("30 of 40 plans replayed")
+    assert printed[-1] == "3 of 3 rows ok, 2 of them checked before"
+    found = json.loads((folder / "validation.json").read_text())
+    assert {row["checked"] for row in found["rows"].values()} == {row["evaluated"] for row in found["rows"].values()}
+    # Thirty plans are not all.
+    (folder / "validation.json").unlink()
+    assert main("validate", folder, "--sample", "3") == 0
+    assert main("validate", folder, "--all", "--new") == 0
+    assert "ok  dqn/digits-mlp@0.6.0.run: 40 of 40 plans replayed" in capsys.readouterr().out
+
+
+def test_a_file_that_is_gone_has_no_verdict(folder: Path, run: Run, here: None, capsys: Any) -> None:
+    assert main("validate", folder) == 0
+    run_path(folder, run.agent, run.task, run.seed).unlink()
+    assert main("validate", folder, "--new") == 0
+    assert "2 of 2 rows ok, 2 of them checked before" in capsys.readouterr().out
+
+
+def test_an_interruption_costs_no_verdict(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    class Interrupted(Here):
+        def run(self, work: Any, jobs: Any) -> Any:
+            yield from super().run(work, jobs[:2])
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(validation, "LocalEngine", lambda workers: Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        validation.validate(folder, all_=True, sample=None, seed=0, new=False, workers=1)
+    kept = json.loads((folder / "validation.json").read_text())["rows"]
+    assert [row["ok"] for row in kept.values()] == [True, True]
+    monkeypatch.setattr(validation, "LocalEngine", lambda workers: Here())
+    assert main("validate", folder, "--all", "--new") == 0
+    assert "3 of 3 rows ok, 2 of them checked before" in capsys.readouterr().out
+
+
+def test_a_kill_costs_half_a_minute(folder: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(validation, "SAVED", 0.0)
+    monkeypatch.setattr(validation._Keeper, "__call__", lambda self, found: counts.append(len(found["rows"])))
+    assert main("validate", folder) == 0
+    assert counts == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1, "suite": "tiny-v1", "rows": {}}', "null"])
+def test_a_damaged_validation_is_told_of(text: str, folder: Path, capsys: Any) -> None:
+    (folder / "validation.json").write_text(text)
+    assert main("validate", folder) == 2
+    assert "is damaged" in (printed := " ".join(capsys.readouterr().err.split()))
+    assert "remove it and run" in printed
+    assert (folder / "validation.json").read_text() == text
 
 
 def test_failed_runs_are_told_of(tmp_path: Path, here: None, capsys: Any) -> None:
