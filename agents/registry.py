@@ -28,6 +28,7 @@ class AgentSpec:
         actions: what it can choose among: ``any`` actions, ``numbers`` (a Box) or a ``list`` (Discrete).
         weights: whether it reads the network's weights, which tables don't hold.
         searches: whether it looks at more than one plan; otherwise one episode is all it does.
+        stops: whether it may be done before its evaluations are used up, though it looks at more than one plan.
     """
 
     path: str
@@ -39,6 +40,7 @@ class AgentSpec:
     actions: str = "any"
     weights: bool = False
     searches: bool = True
+    stops: bool = False
 
     @property
     def env_settings(self) -> dict[str, str]:
@@ -50,19 +52,21 @@ _SB3 = "agents.sb3:SB3Agent"
 _DISCRETE = "ReptilePruneDiscrete-v0"
 AGENTS: dict[str, AgentSpec] = {
     "random": AgentSpec("agents.random_search:RandomSearch", "random search", "round"),
-    "uniform": AgentSpec("agents.uniform:Uniform", "the same rate for every group, swept", "round"),
+    "uniform": AgentSpec("agents.uniform:Uniform", "the same rate for every group, swept", "round", stops=True),
     "global-magnitude": AgentSpec(
-        "agents.one_shot:OneShot", "channels of the smallest norm in the whole network go", "round", weights=True
+        "agents.one_shot:OneShot", "channels of the smallest norm in the whole network go", "round", weights=True, stops=True
     ),
-    "lamp": AgentSpec("agents.one_shot:OneShot", "global ranking by LAMP scores", "round", weights=True),
+    "lamp": AgentSpec("agents.one_shot:OneShot", "global ranking by LAMP scores", "round", weights=True, stops=True),
     "greedy": AgentSpec("agents.greedy:Greedy", "one group cut further at a time, the one that gains most", "round"),
     "coordinate-ascent": AgentSpec("agents.coordinate_ascent:CoordinateAscent", "one rate changed at a time, restarted", "round"),
     "cma-es": AgentSpec("agents.cma_es:CmaEs", "covariance matrix adaptation evolution strategy, restarted", "round"),
     "simulated-annealing": AgentSpec("agents.simulated_annealing:SimulatedAnnealing", "a random walk that cools down", "round"),
     "tpe": AgentSpec("agents.tpe:Tpe", "tree-structured Parzen estimator, Optuna", "round"),
     "evolution": AgentSpec("agents.evolution:RegularisedEvolution", "regularised evolution: the oldest dies", "round"),
-    "beam-search": AgentSpec("agents.beam_search:BeamSearch", "the best half-finished plans, a beam that widens", env_id=_DISCRETE),
-    "mcts": AgentSpec("agents.mcts:Mcts", "Monte Carlo tree search", "round", env_id=_DISCRETE),
+    "beam-search": AgentSpec(
+        "agents.beam_search:BeamSearch", "the best half-finished plans, a beam that widens", env_id=_DISCRETE, stops=True
+    ),
+    "mcts": AgentSpec("agents.mcts:Mcts", "Monte Carlo tree search", "round", env_id=_DISCRETE, stops=True),
     "q-learning": AgentSpec("agents.q_learning:QLearning", "Q-learning with a table", env_id=_DISCRETE, actions="list"),
     "sarsa": AgentSpec("agents.sarsa:Sarsa", "SARSA with a table", env_id=_DISCRETE, actions="list"),
     "sarsa-lambda": AgentSpec("agents.sarsa:Sarsa", "SARSA(lambda) with a table", env_id=_DISCRETE, actions="list"),

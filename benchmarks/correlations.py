@@ -16,14 +16,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from scipy.stats import spearmanr
 
 from agents.cli import BadArgumentError
+from benchmarks.held_out import return_on_test
 from benchmarks.plans import cut_to, random_plans
 from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
 from reptile_env.compression.plan import Request
 from reptile_env.evaluation.live import live_evaluator
-from reptile_env.evaluation.measurement import Measurement
-from reptile_env.evaluation.reference import Reference, make_reference
+from reptile_env.evaluation.reference import make_reference
 from reptile_env.evaluation.settings import Finetune, Settings
-from reptile_env.rewards import quality, utility
+from reptile_env.rewards import quality
 from reptile_env.tasks import registry
 from reptile_env.tasks.registry import make_task
 
@@ -56,27 +56,20 @@ def correlate(name: str, plans: int, progress: Callable[[float], None] = lambda 
         rows.append(
             (
                 reference.return_of(valid),
-                _test_return(reference, dense_test, evaluator.test(plan)),
+                return_on_test(reference, dense_test, evaluator.test(plan)),
                 quality(valid.metric, reference.dense.metric, evaluator.higher_is_better),
                 quality(after.metric, reference.dense.metric, evaluator.higher_is_better),
             )
         )
         progress((index + 1) / plans)
-    valid_return, test_return, before, finetuned = np.array(rows).T
+    valid_return, tested, before, finetuned = np.array(rows).T
     return {
         "plans": plans,
-        "valid_test": _spearman(valid_return, test_return),
+        "valid_test": _spearman(valid_return, tested),
         "finetuned_return": _spearman(valid_return, finetuned),
         "finetuned_metric": _spearman(before, finetuned),
         "finetune_steps": SHORT.steps,
     }
-
-
-def _test_return(reference: Reference, dense: Measurement, measured: Measurement) -> float:
-    """The return with the metric of the test split, on the scale of the validation return."""
-    relative = quality(measured.metric, dense.metric, reference.higher_is_better)
-    gained = utility(reference.w, relative, measured.macs / dense.macs) - utility(reference.w, 1.0, 1.0)
-    return gained / reference.scale
 
 
 def _spearman(first: Any, second: Any) -> float:

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.checks import Problem, problems_of
+from benchmarks.held_out import best_row, held_out
 from benchmarks.results import Run, from_bytes
 from benchmarks.results_folder import VALIDATION_FILE
 from benchmarks.suites import Suite
@@ -51,6 +51,8 @@ class Verdict:
         checked: plans that were measured again.
         evaluated: plans of the run.
         problems: what was not confirmed, each with what was expected and what was received.
+        valid: returns that the plans it is scored by have here, see `HeldOut`; None where it was not confirmed.
+        test: their returns on the test split; None where there is none.
     """
 
     ok: bool
@@ -58,6 +60,8 @@ class Verdict:
     checked: int
     evaluated: int
     problems: tuple[Problem, ...]
+    valid: dict[str, float | None] | None = None
+    test: dict[str, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,11 @@ def check(job: Check) -> Verdict:
     run = from_bytes(data)
     rows = chosen_rows(run, job.rows, job.seed)
     problems = problems_of(run, job.suite, rows)
-    return Verdict(not problems, hashlib.sha256(data).hexdigest(), len(rows), run.evaluated, tuple(problems))
+    digest = hashlib.sha256(data).hexdigest()
+    if problems:
+        return Verdict(False, digest, len(rows), run.evaluated, tuple(problems))
+    found = held_out(run)
+    return Verdict(True, digest, len(rows), run.evaluated, (), found.valid, found.test)
 
 
 def chosen_rows(run: Run, count: int | None, seed: int) -> list[int]:
@@ -88,8 +96,8 @@ def chosen_rows(run: Run, count: int | None, seed: int) -> list[int]:
     rows = run.evaluated
     if count is None or rows <= count:
         return list(range(rows))
-    scored = np.where(run.columns["within_budget"], run.columns["plan_return"], -np.inf)
-    first = {int(np.argmax(scored)), rows - 1}
+    best = best_row(run)
+    first = {rows - 1} if best is None else {best, rows - 1}
     if run.policy_evaluation is not None and run.policy_evaluation <= rows:
         first.add(run.policy_evaluation - 1)
     others = [row for row in range(rows) if row not in first]
