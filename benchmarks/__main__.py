@@ -15,6 +15,7 @@ from benchmarks import compression_quality
 from benchmarks.better_plans import better_plans
 from benchmarks.correlations import correlations
 from benchmarks.leaderboard import leaderboard
+from benchmarks.polish import polish
 from benchmarks.quality_rows import Row
 from benchmarks.report.command import report
 from benchmarks.run_command import list_suites, run_suite
@@ -46,6 +47,7 @@ app.command()(validate)
 app.command()(leaderboard)
 app.command()(report)
 app.command("better-plans")(better_plans)
+app.command()(polish)
 
 
 @app.command()
@@ -111,5 +113,7 @@ def speed(
 
 
 if __name__ == "__main__":
-    commands = "run, list, validate, report, leaderboard, better-plans, checkpoints, choose-w, transfer-family, tasks-page, table"
+    commands = (
+        "run, list, validate, report, leaderboard, better-plans, polish, checkpoints, choose-w, transfer-family, tasks-page, table"
+    )
     sys.exit(run(app, "python -m benchmarks", f"{commands}, correlations, quality or speed"))
