@@ -24,6 +24,7 @@ from agents.base import Recorder
 from agents.outputs import versions
 from agents.policy import play_policy
 from agents.registry import agent_spec, make_agent
+from agents.source import source_digest
 from agents.trace import Trace
 from benchmarks.recording import Stopwatch, recorded
 from benchmarks.results import Run, to_bytes
@@ -154,7 +155,7 @@ def _head(job: Job, case: Case, started: str, seconds: float) -> dict[str, Any]:
         "env_id": env_id,
         "settings": settings,
         "evaluations": case.evaluations,
-        "versions": _versions(),
+        "versions": _versions() | agent_code(job.agent),
         "machine": {"processor": machine(), "system": platform.platform()},
         "git": job.git,
         "threads": job.suite.threads,
@@ -165,7 +166,16 @@ def _head(job: Job, case: Case, started: str, seconds: float) -> dict[str, Any]:
     }
 
 
+AGENT_CODE = "agent"  # in the versions of a run: of the agent's own modules
 _versions = functools.cache(versions)
+
+
+def agent_code(agent: str) -> dict[str, str]:
+    """The part of a run's versions that tells one version of its agent from another; empty where the agent can't be loaded."""
+    try:
+        return {AGENT_CODE: source_digest(agent)}
+    except Exception:  # whatever its module raises is what the run itself fails with, and tells
+        return {}
 
 
 def trained_on(suite: Suite, agent: str) -> tuple[str, ...]:

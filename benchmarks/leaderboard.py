@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from agents.cli import BadArgumentError
 from agents.outputs import write
 from benchmarks.checks import Problem, against_suite, as_decisions, within_itself
+from benchmarks.execution import AGENT_CODE
 from benchmarks.report.cases import Case, Suite, by_suite, strata
 from benchmarks.results import Run, from_bytes
 from benchmarks.results_folder import VALIDATION_FILE, check_claim, claimed, files_of
@@ -142,6 +143,10 @@ def _origin(validated: Validated) -> str:
         if counts[number]
     )
     text = f"{len(validated.runs):,} runs, made at {', '.join(revisions)} on {'; '.join(machines)}. Validated: {'; '.join(checks)}."
+    codes = {(run.agent, run.versions[AGENT_CODE]) for run in validated.runs if AGENT_CODE in run.versions}
+    several = [agent for agent, count in sorted(Counter(agent for agent, _ in codes).items()) if count > 1]
+    if several:
+        text += f" Runs of more than one version of their code: {', '.join(several)}."
     if validated.left_out or found["failed"]:
         text += (
             f" Left out: {validated.left_out:,} runs that were not checked or not confirmed, {len(found['failed']):,} that failed."

@@ -67,6 +67,12 @@ def run_suite(
         state = state_of(folder, chosen, jobs)
     except (ValueError, OSError) as error:
         raise BadArgumentError(str(error)) from error
+    for name in state.other_code:
+        print(
+            f"{name}: {folder} holds runs that other code of this agent has made, and those to come will be in one row with them; "
+            f"name another folder with --out, or delete {folder / name}, unless the change does not matter",
+            file=sys.stderr,
+        )
     again, failed = ([job for job, _ in state.failed], {}) if retry_failed else ([], dict(state.failed))
     missing = state.missing + again
     if dry_run:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agents.registry import agent_spec
 from benchmarks.engine import Engine, Lost
-from benchmarks.execution import TRAINING, Finished, Job, execute, failure, now, shipped_settings
+from benchmarks.execution import AGENT_CODE, TRAINING, Finished, Job, agent_code, execute, failure, now, shipped_settings
 from benchmarks.results import Run, iter_runs, read_run, run_path
 from benchmarks.results_folder import check_claim, claim, write_new, write_over
 from benchmarks.suites import Suite, check_agent, env_of
@@ -58,11 +58,13 @@ class State:
         missing: those of which a run is missing.
         done: those whose runs are there and done.
         failed: those that failed, with the error.
+        other_code: agents of which the folder holds runs that other code of theirs has made, as far as the runs tell.
     """
 
     missing: list[Job]
     done: list[Job]
     failed: list[tuple[Job, str]]
+    other_code: list[str]
 
 
 def state_of(folder: Path, suite: Suite, jobs: Sequence[Job]) -> State:
@@ -74,16 +76,19 @@ def state_of(folder: Path, suite: Suite, jobs: Sequence[Job]) -> State:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; name a folder for the results")
     if not folder.exists() or not any(folder.iterdir()):
-        return State(list(jobs), [], [])
+        return State(list(jobs), [], [], [])
     check_claim(folder, suite.title, suite.digest)
     wanted = {path: job for job in jobs for path in paths_of(folder, job).values()}
     errors: dict[Path, str | None] = {}
+    other_code: set[str] = set()
     for run in iter_runs(folder):
         path = run_path(folder, run.agent, run.task, run.seed)
         if path in wanted:
             _check_settings(path, wanted[path], run)
             errors[path] = run.error
-    state = State([], [], [])
+            if AGENT_CODE in run.versions and not agent_code(run.agent).items() <= run.versions.items():
+                other_code.add(run.agent)
+    state = State([], [], [], sorted(other_code))
     for job in jobs:
         paths = paths_of(folder, job).values()
         error = next((errors[path] for path in paths if errors.get(path)), None)
