@@ -129,7 +129,7 @@ def _unreadable(path: Path, reason: str) -> Verdict:
 
 
 def _lost(path: Path, lost: Lost) -> Verdict:
-    return _unreadable(path, f"the replay ended without a result: {lost.reason}")
+    return _unreadable(path, f"the replay ended without a result: {lost.reason.strip().splitlines()[-1]}")
 
 
 def validate(
