@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.derived_columns import with_derived, without_derived
-from benchmarks.results_folder import claimed, files_of, write_new
+from benchmarks.results_folder import SUFFIX, claimed, files_of, write_new
 from benchmarks.run_checks import check_head, check_numbers
 from benchmarks.run_file import Columns, pack, unpack
-
-SUFFIX = ".run"
 
 STATUSES = ("done", "failed")
 TRACKS = ("search", "policy", "transfer")
@@ -211,6 +209,9 @@ def read_run(path: Path) -> Run:
         ValueError: not a run, one of another version, a damaged one, or one under a wrong name; the message names the file.
         OSError: it can't be read.
     """
+    if not path.is_file():
+        kind = "a folder, or a link to one" if path.is_dir() else "a link to nothing" if path.is_symlink() else "a device"
+        raise ValueError(f"{path} is {kind}, and no file of a run")
     try:
         run = from_bytes(path.read_bytes())
     except ValueError as error:

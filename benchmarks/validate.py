@@ -124,7 +124,7 @@ def _name(folder: Path, path: Path) -> str:
 
 
 def _unreadable(path: Path, reason: str) -> Verdict:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
     return Verdict(False, digest, 0, 0, (Problem(None, "file", "a run of the suite", reason),))
 
 
