@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import itertools
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agents.cli import run as run_app
-from benchmarks import results_folder, run_command
+from benchmarks import execution, results_folder, run_command
 from benchmarks.__main__ import app
 from benchmarks.execution import Job, execute
+from benchmarks.report.cases import Suite
+from benchmarks.report.summary import what_was_run
 from benchmarks.results import from_bytes, read_runs, run_path
 from benchmarks.runner import jobs_of, run_jobs
 from benchmarks.suites import SUITES
@@ -222,10 +225,31 @@ def test_what_a_desktop_leaves_in_a_folder_is_no_result(tmp_path: Path, here: No
     assert main("report", out, "--out", tmp_path / "report", "--no-explain", "--no-figures") == 0
 
 
-def test_clocks_that_jump_change_nothing(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = random.Random(0)
-    monkeypatch.setattr(time, "time", lambda: rng.uniform(0, 4e9))
-    assert main("run", "tiny", "--agents", "random", "--seeds", 1, "--out", tmp_path / "r") == 0
-    for run in read_runs(tmp_path / "r"):
-        assert 0 <= run.seconds < 60
-        assert content(run) == content(made("random", NAMES.index(run.task)))
+def test_clocks_that_jump_change_nothing(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    years = itertools.cycle([2031, 1999, 2024])
+
+    class Jumping(datetime.datetime):
+        """A wall clock that goes on and back by years whenever it is read."""
+
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Jumping:
+            return cls(next(years), 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(execution, "datetime", SimpleNamespace(datetime=Jumping, UTC=datetime.UTC))
+    out, begun = tmp_path / "r", time.perf_counter()
+    assert main("run", "tiny", "--agents", "random", "--seeds", 1, "--out", out) == 0
+    assert main("run", "tiny", "--agents", "random", "--seeds", 2, "--out", out) == 0
+    assert "2 runs to make, 2 are there" in capsys.readouterr().out
+    elapsed, runs = time.perf_counter() - begun, read_runs(out)
+    assert len({run.started[:4] for run in runs}) > 1
+    assert all(run.seconds > 0 for run in runs)
+    spent = sum(run.seconds for run in runs)
+    assert spent < elapsed
+    for run in runs:
+        assert content(run) == content(made("random", NAMES.index(run.task), run.seed))
+    told = {each["what"]: each["values"] for each in what_was_run(Suite(TINY.title, tuple(runs)))}
+    dates = sorted(run.started for run in runs)
+    assert told["started"] == [[f"{dates[0]} to {dates[-1]}", 4]]
+    assert told["time of all runs"] == [[f"{spent:,.0f} s ({spent / 3600:.2f} h)", 4]]
+    assert main("validate", out, "--workers", 1) == 0
+    assert main("report", out, "--out", tmp_path / "report", "--no-explain", "--no-figures") == 0
