@@ -342,8 +342,15 @@ def test_failed_runs_are_told_of(tmp_path: Path, here: None, capsys: Any) -> Non
         made("random", suite=BROKEN), status="failed", error="oh", columns={}, policy_return=None, policy_evaluation=None
     )
     write_run(tmp_path, failed)
+    assert main("validate", tmp_path) == 1  # of nothing, nothing is confirmed
+    assert "0 of 0 rows ok; 1 failed runs have nothing to replay: nothing could be confirmed\n" in capsys.readouterr().out
+    write_run(tmp_path, made("random", seed=1, suite=BROKEN))
     assert main("validate", tmp_path) == 0
-    assert "0 of 0 rows ok; 1 failed runs have nothing to replay" in capsys.readouterr().out
+    assert "1 of 1 rows ok; 1 failed runs have nothing to replay\n" in capsys.readouterr().out
+    (tmp_path / "random" / "digits-mlp.0.run").unlink()
+    (tmp_path / "random" / "digits-mlp.1.run").unlink()
+    assert main("validate", tmp_path, "--new") == 1
+    assert "0 of 0 rows ok: nothing could be confirmed\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
