@@ -109,9 +109,10 @@ def with_derived(head: Head, kept: Columns) -> Columns:
     """
     columns = dict(kept)
     try:
-        for name, derive in DERIVED.items():
-            if name not in columns:
-                columns[name] = derive(head, columns)
-    except (KeyError, TypeError, IndexError, ZeroDivisionError) as error:
-        raise ValueError(f"its columns do not fit its head: {type(error).__name__}: {error}") from error
+        with np.errstate(all="ignore"):  # what comes of forged numbers is looked at by the caller
+            for name, derive in DERIVED.items():
+                if name not in columns:
+                    columns[name] = derive(head, columns)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"is damaged: its columns do not fit its head: {type(error).__name__}: {error}") from error
     return columns

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from agents.outputs import versions
 from benchmarks.engine import ATTEMPTS, THREAD_VARIABLES, JobT, Lost
 
 AHEAD = 2  # jobs for each CPU that are handed to Ray at a time: enough that none waits for the next
 CALLS = 20  # jobs of a process before a new one takes its place, so that networks and caches of others take no memory
-PATIENCE = 5.0  # seconds after which it is looked whether the cluster has grown
+PATIENCE = 5.0  # seconds until an address must answer, and after which it is looked whether the cluster has grown
 OBJECT_BYTES = 100 * 2**20  # results are a few kilobytes each
 _CODE = ("reptile_env", "agents", "benchmarks")
 
@@ -40,6 +42,7 @@ class RayEngine:
             RuntimeError: other versions on one of the machines.
             ConnectionError: there is no cluster at the address.
         """
+        check_answers(self._address)
         import ray
 
         self._start()
@@ -76,6 +79,27 @@ class RayEngine:
                 runtime_env=environment,
                 **quiet,
             )
+
+
+def check_answers(address: str | None) -> None:
+    """Refuse an address where nobody answers: Ray would go on asking for minutes.
+
+    Args:
+        address: ``HOST:PORT``, ``ray://HOST:PORT``; others, such as ``auto``, are for Ray to look up.
+
+    Raises:
+        ConnectionError: no connection within a few seconds, or not a port.
+    """
+    place = (address or "").removeprefix("ray://")
+    if ":" not in place:
+        return
+    try:
+        where = urlsplit(f"//{place}")
+        socket.create_connection((where.hostname or "", where.port or 0), timeout=PATIENCE).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        mend = "check host and port, that `ray start --head` runs there, and that no firewall is in between"
+        raise ConnectionError(f"--address {address}: nothing answers there ({reason}); {mend}") from error
 
 
 def _installed() -> dict[str, str]:

@@ -27,7 +27,7 @@ from agents.registry import agent_spec, make_agent
 from agents.source import source_digest
 from agents.trace import Trace
 from benchmarks.recording import Stopwatch, recorded
-from benchmarks.results import Run, to_bytes
+from benchmarks.results import Run, from_bytes, to_bytes
 from benchmarks.suites import Case, Suite, env_of, training_env_of
 from reptile_env.compression.latency_file import machine
 from reptile_env.tasks.registry import task_spec
@@ -81,18 +81,17 @@ def execute(job: Job) -> Finished:
     begun, started = time.perf_counter(), now()
     try:
         found = list(_transferred(job) if job.suite.training_networks else _searched(job))
+        seconds = time.perf_counter() - begun
+        files = {
+            case.name: to_bytes(Run(**_head(job, case, started, seconds), status="done", error=None, **parts))
+            for case, parts in zip(job.cases, found, strict=True)
+        }
+        for data in files.values():
+            from_bytes(data)  # what nobody can read again is a failure, not a file that stops every command
     except Exception:
         error = traceback.format_exc()
         return failure(job, error, time.perf_counter() - begun, started)
-    seconds = time.perf_counter() - begun
-    return Finished(
-        {
-            case.name: to_bytes(Run(**_head(job, case, started, seconds), status="done", error=None, **parts))
-            for case, parts in zip(job.cases, found, strict=True)
-        },
-        None,
-        seconds,
-    )
+    return Finished(files, None, seconds)
 
 
 def failure(job: Job, error: str, seconds: float, started: str) -> Finished:

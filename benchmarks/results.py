@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.derived_columns import with_derived, without_derived
-from benchmarks.results_folder import claimed, files_of, write_new
+from benchmarks.results_folder import SUFFIX, claimed, files_of, write_new
+from benchmarks.run_checks import check_head, check_numbers
 from benchmarks.run_file import Columns, pack, unpack
-
-SUFFIX = ".run"
 
 STATUSES = ("done", "failed")
 TRACKS = ("search", "policy", "transfer")
@@ -157,21 +156,6 @@ def _check_columns(columns: Columns, groups: int) -> None:
 
 
 _HEAD = tuple(f.name for f in fields(Run) if f.name != "columns")
-# What each type of an attribute is in JSON.
-_JSON_KINDS: dict[str, Any] = {
-    "str": str,
-    "str | None": (str, type(None)),
-    "int": int,
-    "int | None": (int, type(None)),
-    "bool": bool,
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
-    "dict[str, Any]": dict,
-    "dict[str, Any] | None": (dict, type(None)),
-    "dict[str, str]": dict,
-    "tuple[str, ...]": list,
-    "tuple[int, ...]": list,
-}
 
 
 def head_of(run: Run) -> dict[str, Any]:
@@ -194,12 +178,11 @@ def from_bytes(data: bytes) -> Run:
     head, kept = unpack(data)
     if set(head) != set(_HEAD):
         raise ValueError(f"does not hold what a run holds: {sorted(set(head) ^ set(_HEAD))}")
-    for each in fields(Run):
-        if each.name in head and not isinstance(head[each.name], _JSON_KINDS[str(each.type)]):
-            raise ValueError(f"does not hold what a run holds: {each.name}={head[each.name]!r:.80}")
-        if isinstance(head.get(each.name), list):
-            head[each.name] = tuple(head[each.name])
-    return Run(**head, columns=with_derived(head, kept) if kept else {})
+    check_head(head)
+    head |= {name: tuple(value) for name, value in head.items() if isinstance(value, list)}
+    run = Run(**head, columns=with_derived(head, kept) if kept else {})
+    check_numbers(run.columns, run.sizes)
+    return run
 
 
 def run_path(folder: Path, agent: str, task: str, seed: int) -> Path:
@@ -226,6 +209,9 @@ def read_run(path: Path) -> Run:
         ValueError: not a run, one of another version, a damaged one, or one under a wrong name; the message names the file.
         OSError: it can't be read.
     """
+    if not path.is_file():
+        kind = "a folder, or a link to one" if path.is_dir() else "a link to nothing" if path.is_symlink() else "a device"
+        raise ValueError(f"{path} is {kind}, and no file of a run")
     try:
         run = from_bytes(path.read_bytes())
     except ValueError as error:
@@ -254,11 +240,17 @@ def iter_runs(folder: Path) -> Iterator[Run]:
     """
     problems = []
     suite, _ = claimed(folder)
+    first: dict[str, tuple[Path, object]] = {}  # of each task, with what its runs have in common
     for path in files_of(folder):
         try:
             run = read_run(path)
             if run.suite != suite:
                 raise ValueError(f"{path} is a run of {run.suite}, not of {suite}")
+            if run.status == "done":
+                alike = run.sizes, set(run.columns)
+                there, theirs = first.setdefault(run.task, (path, alike))
+                if alike != theirs:
+                    raise ValueError(f"{path} decides on other groups than {there} of the same task: one of them is damaged")
         except ValueError as error:
             problems.append(str(error))
         else:

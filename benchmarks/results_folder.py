@@ -10,9 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 FORMAT = 1
+SUFFIX = ".run"  # of the file of a run
 DRAFT = ".draft-"  # how the name of an unfinished file begins
 SUITE_FILE, VALIDATION_FILE, EXPLANATIONS_FILE = "suite.json", "validation.json", "explanations.json"
 BESIDE = (SUITE_FILE, VALIDATION_FILE, EXPLANATIONS_FILE, "README.md")  # what may lie in a results folder beside the runs
+IGNORED = (".DS_Store", "Thumbs.db")  # made by macOS and Windows wherever somebody looks
 
 
 def claim(folder: Path, suite: str, digest: str) -> None:
@@ -30,7 +32,7 @@ def claim(folder: Path, suite: str, digest: str) -> None:
     if (folder / SUITE_FILE).exists():
         check_claim(folder, suite, digest)
         return
-    if folder.exists() and any(folder.iterdir()):
+    if not is_empty(folder):
         raise ValueError(f"{folder} is no folder of results (it holds no {SUITE_FILE}), and not empty; name a new one")
     text = json.dumps({"format": FORMAT, "suite": suite, "digest": digest}) + "\n"
     with suppress(FileExistsError):  # another process was quicker
@@ -73,10 +75,19 @@ def claimed(folder: Path) -> tuple[str, str]:
         raise ValueError(f"{file} is damaged ({type(error).__name__}: {error}); {mend}") from error
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether nothing lies in a folder, or there is none."""
+    return not folder.exists() or all(path.name in IGNORED for path in folder.iterdir())
+
+
 def files_of(folder: Path) -> Iterator[Path]:
-    """Every file in a results folder that is a run, or should not be there, ordered by name."""
+    """Everything in a results folder that is a run, or should not be there, ordered by name.
+
+    Links to nothing or to folders, and folders under the name of a run, are in the way of runs: they should not be there.
+    """
     for path in sorted(folder.rglob("*"), key=lambda path: path.as_posix()):
-        if path.is_file() and not path.name.startswith(DRAFT) and path.relative_to(folder).as_posix() not in BESIDE:
+        known = path.name.startswith(DRAFT) or path.name in IGNORED or path.relative_to(folder).as_posix() in BESIDE
+        if not known and (path.is_symlink() or not path.is_dir() or path.suffix == SUFFIX):
             yield path
 
 

@@ -73,7 +73,7 @@ def unpack(data: bytes) -> tuple[dict[str, Any], Columns]:
         for entry in head.pop("columns"):
             columns[entry["name"]] = _decoded(entry, payload[at : at + entry["bytes"]])
             at += entry["bytes"]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         # Its hash is right, so somebody wrote it so.
         raise ValueError(f"does not hold what a run holds: {type(error).__name__}: {error}") from error
     if at != len(payload):

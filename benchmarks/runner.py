@@ -11,7 +11,7 @@ from agents.registry import agent_spec
 from benchmarks.engine import Engine, Lost
 from benchmarks.execution import AGENT_CODE, TRAINING, Finished, Job, agent_code, execute, failure, now, shipped_settings
 from benchmarks.results import Run, iter_runs, read_run, run_path
-from benchmarks.results_folder import check_claim, claim, write_new, write_over
+from benchmarks.results_folder import check_claim, claim, is_empty, write_new, write_over
 from benchmarks.suites import Suite, check_agent, env_of
 
 # Told of every job that is done: the job, and what came of it.
@@ -75,7 +75,7 @@ def state_of(folder: Path, suite: Suite, jobs: Sequence[Job]) -> State:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; name a folder for the results")
-    if not folder.exists() or not any(folder.iterdir()):
+    if is_empty(folder):
         return State(list(jobs), [], [], [])
     check_claim(folder, suite.title, suite.digest)
     wanted = {path: job for job in jobs for path in paths_of(folder, job).values()}

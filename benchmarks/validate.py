@@ -124,12 +124,12 @@ def _name(folder: Path, path: Path) -> str:
 
 
 def _unreadable(path: Path, reason: str) -> Verdict:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
     return Verdict(False, digest, 0, 0, (Problem(None, "file", "a run of the suite", reason),))
 
 
 def _lost(path: Path, lost: Lost) -> Verdict:
-    return _unreadable(path, f"the replay ended without a result: {lost.reason}")
+    return _unreadable(path, f"the replay ended without a result: {lost.reason.strip().splitlines()[-1]}")
 
 
 def validate(
@@ -163,7 +163,8 @@ def validate(
     print("\n".join(_told(found)))
     if keeper.refused is not None:
         print(f"{folder / VALIDATION_FILE} can't be written, so the verdicts are not kept: {keeper.refused}", file=sys.stderr)
-    if keeper.refused is not None or not all(row["ok"] for row in found.content["rows"].values()):
+    rows = found.content["rows"].values()
+    if keeper.refused is not None or not rows or not all(row["ok"] for row in rows):
         raise typer.Exit(1)
 
 
@@ -193,7 +194,8 @@ def _told(found: Validation) -> Iterator[str]:
             yield from _explained(row["problems"])
     good, before = sum(row["ok"] for row in rows.values()), len(rows.keys() - found.verdicts.keys())
     failed = f"; {len(found.content['failed']):,} failed runs have nothing to replay" if found.content["failed"] else ""
-    yield f"{good:,} of {len(rows):,} rows ok{f', {before:,} of them checked before' if before else ''}{failed}"
+    nothing = "" if rows else ": nothing could be confirmed"
+    yield f"{good:,} of {len(rows):,} rows ok{f', {before:,} of them checked before' if before else ''}{failed}{nothing}"
 
 
 def _explained(problems: Sequence[dict[str, Any]]) -> Iterator[str]:

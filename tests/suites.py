@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.engine import Lost
 from benchmarks.execution import Job, execute
 from benchmarks.results import Run, from_bytes
 from benchmarks.suites import Case, Suite
@@ -63,3 +64,11 @@ class Here:
         """Each job with what came of it."""
         for job in jobs:
             yield job, work(job)
+
+
+class Losing(Here):
+    """An engine whose workers die."""
+
+    def run(self, work: Any, jobs: Any) -> Any:
+        """Each job, and that it is lost."""
+        yield from ((job, Lost("its worker died")) for job in jobs)

@@ -137,7 +137,7 @@ DAMAGE: dict[str, tuple[Callable[[Run, bytes], bytes], str]] = {
     "too long": (lambda run, data: data + b"x", "is damaged"),
     "a bit flipped": (lambda run, data: data[:400] + bytes([data[400] ^ 1]) + data[401:], "is damaged"),
     "another hash": (lambda run, data: data[: len(MAGIC)] + bytes(32) + data[len(MAGIC) + 32 :], "not what its hash says"),
-    "seed no number": (lambda run, data: forged(run, seed="0"), "does not hold what a run holds: seed='0'"),
+    "seed no number": (lambda run, data: forged(run, seed="0"), "is damaged: seed='0'"),
     "unknown attribute": (lambda run, data: forged(run, more=1), "does not hold what a run holds: ['more']"),
     "unknown track": (lambda run, data: forged(run, track="speed"), "track 'speed' is none of"),
     "an error and done": (lambda run, data: forged(run, error="oh"), "a failed run has an error"),

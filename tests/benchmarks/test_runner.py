@@ -3,14 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
-import itertools
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +11,10 @@ import pytest
 from agents.cli import run as run_app
 from benchmarks import results_folder, run_command
 from benchmarks.__main__ import app
-from benchmarks.engine import Lost
 from benchmarks.engine_local import LocalEngine
-from benchmarks.execution import Job, execute
-from benchmarks.results import from_bytes, read_run, read_runs, run_path, write_run
+from benchmarks.results import read_run, read_runs, run_path, write_run
 from benchmarks.runner import jobs_of, run_jobs
 from benchmarks.suites import SUITES
-from tests.chores import wait_for
 from tests.helpers import ROOT
 from tests.suites import BROKEN, NAMES, TINY, Here, content, made
 
@@ -42,20 +31,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_command, "LocalEngine", lambda workers: Here())
 
 
-class Losing(Here):
-    """An engine whose workers die."""
-
-    def run(self, work: Any, jobs: Any) -> Any:
-        """Each job, and that it is lost."""
-        yield from ((job, Lost("its worker died")) for job in jobs)
-
-
 def main(*arguments: object) -> int:
     return run_app(app, "python -m benchmarks", "a command", [str(argument) for argument in arguments])
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def test_a_run_is_the_same_in_a_worker_as_here(tmp_path: Path) -> None:
@@ -102,123 +79,6 @@ def test_the_same_command_makes_what_is_missing_and_nothing_else(tmp_path: Path,
     assert main("run", "tiny", "--agents", "random,uniform", "--seeds", 2, "--out", out) == 0
     assert "1 runs to make, 7 are there" in capsys.readouterr().out
     assert content(read_run(path)) == content(kept)
-
-
-def test_failures_are_rows_with_their_traceback(tmp_path: Path, here: None, capsys: Any) -> None:
-    out = tmp_path / "results"
-    command = ["run", "broken", "--agents", "random", "--seeds", 2, "--out", out]
-    assert main(*command) == 1
-    printed = capsys.readouterr()
-    assert "2 runs failed" in printed.err
-    assert f"{run_path(out, 'random', 'too-small', 1)}: ValueError: " in printed.err
-    runs = read_runs(out)
-    assert [(run.task, run.status) for run in runs] == [("digits-mlp", "done")] * 2 + [("too-small", "failed")] * 2
-    assert "Traceback" in str(runs[-1].error)
-    assert "can't be reached" in str(runs[-1].error)
-    assert runs[-1].settings["budget"] == 1e-6
-    assert main(*command) == 1  # they stay failed, and are told of again
-    assert "0 runs to make, 2 are there" in capsys.readouterr().out
-    assert main(*command, "--retry-failed") == 1
-    assert "2 runs to make, 2 are there" in capsys.readouterr().out
-    assert len(read_runs(out)) == 4
-
-
-def test_a_failed_row_stays_until_its_new_run_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    out = tmp_path / "results"
-    jobs = jobs_of(TINY, ["random"], NAMES[:1], 2)
-
-    class Killed(Here):
-        def run(self, work: Any, jobs: Any) -> Any:
-            yield from itertools.islice(super().run(work, jobs), 1)
-            raise KeyboardInterrupt
-
-    run_jobs(jobs, out, Losing())
-    command = ["run", "tiny", "--agents", "random", "--tasks", NAMES[0], "--seeds", 2, "--out", out, "--retry-failed"]
-    monkeypatch.setattr("benchmarks.run_command.LocalEngine", lambda workers: Killed())
-    assert main(*command) == 1
-    assert [run.error for run in read_runs(out)] == [None, "its worker died"]
-    monkeypatch.setattr("benchmarks.run_command.LocalEngine", lambda workers: Here())
-    capsys.readouterr()
-    assert main(*command) == 0
-    assert "1 runs to make, 1 are there" in capsys.readouterr().out
-    assert [run.error for run in read_runs(out)] == [None, None]
-
-
-def test_a_failure_never_takes_the_place_of_a_run_that_is_done(tmp_path: Path) -> None:
-    jobs = jobs_of(TINY, ["random"], NAMES[:1], 1)
-    run_jobs(jobs, tmp_path, Losing())
-    run_jobs(jobs, tmp_path, Here())  # as another command does that shares the folder
-    run_jobs(jobs, tmp_path, Losing())
-    assert [run.error for run in read_runs(tmp_path)] == [None]
-
-
-def test_a_lost_worker_is_a_row_too(tmp_path: Path) -> None:
-    run_jobs(jobs_of(TINY, ["random"], NAMES[:1], 1), tmp_path, Losing())
-    (run,) = read_runs(tmp_path)
-    assert (run.status, run.error) == ("failed", "its worker died")
-
-
-def test_a_full_disk_stops_the_command_and_keeps_what_is_there(
-    tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    out, written = tmp_path / "results", []
-    sync = os.fsync
-
-    def full(handle: int) -> None:
-        written.append(handle)
-        if len(written) > 6:  # the claim and two runs, each with its folder
-            raise OSError(errno.ENOSPC, "No space left on device")
-        sync(handle)
-
-    monkeypatch.setattr(results_folder.os, "fsync", full)
-    command = ["run", "tiny", "--agents", "random", "--seeds", 2, "--out", out]
-    assert main(*command) == 1
-    assert "No space left on device; the runs so far are kept, and the same command goes on" in " ".join(
-        capsys.readouterr().err.split()
-    )
-    assert len(read_runs(out)) == 2
-    assert len(files(out)) == 3
-    monkeypatch.setattr(results_folder.os, "fsync", sync)
-    assert main(*command) == 0
-    assert len(read_runs(out)) == 4
-
-
-@pytest.mark.slow  # two commands with workers of their own, which load torch
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
-    out = tmp_path / "results"
-    names = ["random", "uniform", "cma-es", "coordinate-ascent"]
-    command = [sys.executable, "-m", "benchmarks", "run", "smoke", "--agents", ",".join(names), "--seeds", "1", "--out", str(out)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        try:
-            wait_for(lambda: len(list(out.rglob("*.run"))) >= 2)
-        finally:
-            running.send_signal(signal.SIGKILL)
-    kept = {path: path.read_bytes() for path in out.rglob("*.run")}
-    assert 2 <= len(kept) < 8
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert f"{8 - len(kept)} runs to make, {len(kept)} are there" in done.stdout
-    assert len(read_runs(out)) == 8
-    assert {path: path.read_bytes() for path in kept} == kept
-    suite = SUITES["smoke-v1"]
-    for run in read_runs(out):
-        case = suite.case(run.task)
-        if dict(case.settings).get("evaluator") == "table":
-            assert content(run) == content(from_bytes(execute(Job(suite, run.agent, (case,), run.seed)).files[case.name]))
-
-
-def test_somebody_elses_run_stays(tmp_path: Path) -> None:
-    jobs = jobs_of(TINY, ["random"], NAMES[:1], 1)
-    theirs = execute(Job(TINY, "random", TINY.cases[:1], 0, "theirs")).files[NAMES[0]]
-
-    class Slow(Here):
-        def run(self, work: Any, jobs: Any) -> Any:
-            for job, result in super().run(work, jobs):
-                results_folder.write_new(run_path(tmp_path, "random", NAMES[0], 0), theirs)
-                yield job, result
-
-    run_jobs(jobs, tmp_path, Slow())
-    assert read_runs(tmp_path)[0].git == "theirs"
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path: Path, capsys: Any) -> None:
@@ -295,22 +155,3 @@ def test_ray_that_is_not_installed_is_told_of(monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setattr(run_command.importlib.util, "find_spec", lambda name: None)
     assert main("run", "tiny", "--engine", "ray", "--dry-run") == 2
     assert "pip install 'reptile-env[ray]'" in capsys.readouterr().err
-
-
-def test_damaged_files_stop_the_command_before_anything_is_run(tmp_path: Path, here: None, capsys: Any) -> None:
-    out = tmp_path / "r"
-    assert main("run", "tiny", "--agents", "random", "--seeds", 1, "--out", out) == 0
-    path = run_path(out, "random", "digits-mlp", 0)
-    path.write_bytes(path.read_bytes()[:-9])
-    assert main("run", "tiny", "--agents", "random", "--seeds", 2, "--out", out) == 2
-    assert str(path) in capsys.readouterr().err
-    assert len(list(out.rglob("*.run"))) == 2
-
-
-def test_clocks_that_jump_change_nothing(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = random.Random(0)
-    monkeypatch.setattr(time, "time", lambda: rng.uniform(0, 4e9))
-    assert main("run", "tiny", "--agents", "random", "--seeds", 1, "--out", tmp_path / "r") == 0
-    for run in read_runs(tmp_path / "r"):
-        assert 0 <= run.seconds < 60
-        assert content(run) == content(made("random", NAMES.index(run.task)))

@@ -16,6 +16,7 @@ from benchmarks import validate as validation
 from benchmarks.__main__ import app
 from benchmarks.checks import problems_of
 from benchmarks.derived_columns import DERIVED, with_derived
+from benchmarks.engine import Lost
 from benchmarks.results import Run, from_bytes, head_of, run_path, to_bytes, write_run
 from benchmarks.results_folder import claim
 from benchmarks.suites import SUITES, Case, Suite
@@ -111,7 +112,6 @@ TAMPERED: dict[str, tuple[Callable[[Run], Run], str]] = {
     "fewer evaluations": (lambda run: dataclasses.replace(run, evaluations=20), "evaluations"),
     "a seed that there is not": (lambda run: dataclasses.replace(run, seed=77), "agent, task, seed"),
     "trained on others": (lambda run: dataclasses.replace(run, training_networks=("digits-cnn",)), "training_networks"),
-    "widths above dense": (lambda run: changed(run, "widths", (0, 0), 10_000), "widths"),
     "a width that the table has not": (lambda run: recomputed(changed(run, "widths", (9, 0), 3)), "widths"),
 }
 
@@ -123,6 +123,11 @@ def test_what_was_tampered_with_is_found(name: str, run: Run) -> None:
     problems = problems_of(forged, TINY, range(run.evaluated))
     assert shows in [problem.what for problem in problems]
     assert all(problem.expected != problem.received for problem in problems)
+
+
+def test_widths_above_dense_are_no_decisions(run: Run) -> None:
+    (problem,) = problems_of(changed(run, "widths", (0, 0), 10_000), TINY, [0])
+    assert (problem.what, problem.expected) == ("widths", "groups or channels that there are not")
 
 
 def test_a_policys_return_must_be_that_of_its_plan(stepwise: Run) -> None:
@@ -237,6 +242,18 @@ def test_a_folder_that_may_only_be_read_is_validated_all_the_same(
     assert "validation.json can't be written, so the verdicts are not kept: Permission denied" in printed.err
 
 
+def test_a_check_that_breaks_off_is_told_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    class Losing(Here):
+        def run(self, work: Any, jobs: Any) -> Any:
+            yield from ((job, Lost("Traceback:\n  somewhere\nValueError: no shape\n")) for job in jobs)
+
+    monkeypatch.setattr(validation, "LocalEngine", lambda workers: Losing())
+    assert main("validate", folder) == 1
+    printed = capsys.readouterr().out
+    assert "received 'the replay ended without a result: ValueError: no shape'" in printed
+    assert "Traceback" not in printed
+
+
 def test_only_new_and_changed_files_are_checked_where_that_is_asked(folder: Path, run: Run, here: None, capsys: Any) -> None:
     assert main("validate", folder, "--all") == 0
     before = json.loads((folder / "validation.json").read_text())
@@ -325,8 +342,15 @@ def test_failed_runs_are_told_of(tmp_path: Path, here: None, capsys: Any) -> Non
         made("random", suite=BROKEN), status="failed", error="oh", columns={}, policy_return=None, policy_evaluation=None
     )
     write_run(tmp_path, failed)
+    assert main("validate", tmp_path) == 1  # of nothing, nothing is confirmed
+    assert "0 of 0 rows ok; 1 failed runs have nothing to replay: nothing could be confirmed\n" in capsys.readouterr().out
+    write_run(tmp_path, made("random", seed=1, suite=BROKEN))
     assert main("validate", tmp_path) == 0
-    assert "0 of 0 rows ok; 1 failed runs have nothing to replay" in capsys.readouterr().out
+    assert "1 of 1 rows ok; 1 failed runs have nothing to replay\n" in capsys.readouterr().out
+    (tmp_path / "random" / "digits-mlp.0.run").unlink()
+    (tmp_path / "random" / "digits-mlp.1.run").unlink()
+    assert main("validate", tmp_path, "--new") == 1
+    assert "0 of 0 rows ok: nothing could be confirmed\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
