@@ -181,7 +181,7 @@ def test_damaged_files_stop_the_command_before_anything_is_run(tmp_path: Path, h
 IN_THE_WAY: dict[str, Callable[[Path], object]] = {
     "a link to nothing": lambda path: path.symlink_to("/nowhere/at/all"),
     "a folder": lambda path: path.mkdir(),
-    "a folder, or a link to one": lambda path: path.symlink_to(ROOT),
+    "a folder, or a link to one": lambda path: path.symlink_to("."),
     "a device": os.mkfifo,
 }
 
