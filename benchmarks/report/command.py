@@ -11,8 +11,9 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from agents.cli import BadArgumentError
-from agents.outputs import free_folder, make_folder, write
+from agents.outputs import free_folder
 from benchmarks.report.cases import Suite, by_suite
+from benchmarks.report.drafting import drafted
 from benchmarks.report.estimates import ScopeResults, results
 from benchmarks.report.explanations import BestPlan, Explanations, best_plans
 from benchmarks.report.figures import Looks
@@ -41,17 +42,17 @@ def report(
     except (ValueError, OSError) as error:
         raise BadArgumentError(str(error)) from error
     folder = free_folder(out, "report")
-    make_folder(folder)
     torch.set_num_threads(1)  # as runs have it
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), transient=True) as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with drafted(folder) as draft, Progress(*columns, transient=True) as progress:
         best = _explained(suites, explanations, explain, progress)
         estimated = _estimated(suites, progress)
-        write(folder / PAGE, page(*page_data(suites, estimated, explanations, best, plans)))
+        (draft / PAGE).write_text(page(*page_data(suites, estimated, explanations, best, plans)), encoding="utf-8")
         if figures:
             bar = progress.add_task("figures", total=len(suites))
             looks = Looks(sorted({agent for suite in suites for agent in suite.agents}))
             for suite in suites:
-                write_files(folder / FIGURES / suite.name, suite, estimated[suite.name], best, explanations[suite.name], looks)
+                write_files(draft / FIGURES / suite.name, suite, estimated[suite.name], best, explanations[suite.name], looks)
                 progress.advance(bar)
     for suite in suites:
         print(_told(suite))
