@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from benchmarks.report.figures import Looks
 from benchmarks.report.files import write_files
 from benchmarks.report.page import page
 from benchmarks.report.summary import PLANS_ON_PAGE, page_data
+from benchmarks.report.validation import Validation
 from benchmarks.results import read_runs
 from benchmarks.results_folder import SUITE_FILE
 
@@ -81,7 +83,7 @@ def _read(folder: Path) -> tuple[list[Suite], dict[str, Path]]:
         (suite,) = by_suite(runs)
         if suite.name in folders:
             raise ValueError(f"{path} and {folders[suite.name]} both hold results of {suite.name}; report on one of them")
-        suites.append(suite)
+        suites.append(dataclasses.replace(suite, validation=Validation.read(path, suite.name)))
         folders[suite.name] = path
     return suites, folders
 
@@ -115,4 +117,5 @@ def _estimated(suites: list[Suite], progress: Progress) -> dict[str, dict[str, l
 def _told(suite: Suite) -> str:
     failed = f", {len(suite.failed)} of them failed" if suite.failed else ""
     tasks = len({run.task for run in suite.runs})
-    return f"{suite.name}: {len(suite.runs)} runs of {len(suite.agents)} agents on {tasks} tasks{failed}"
+    what = f"{suite.name}: {len(suite.runs)} runs of {len(suite.agents)} agents on {tasks} tasks{failed}"
+    return f"{what}; {suite.validation.told(suite.runs)}"

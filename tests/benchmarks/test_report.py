@@ -92,9 +92,19 @@ def test_what_was_run_is_told_with_every_value(made: Path) -> None:
     summary = json.loads(text.split('id="summary">')[1].split("</script>")[0])
     told = {each["what"]: each["values"] for each in summary["suites"][0]["run"]}
     assert told["torch"] == [["2.13.0", 24]]
-    assert told["code"] == [["0123abc", 24]]
+    assert told["git revision of the code"] == [["0123abc", 24]]
     assert told["agent: sac"] == [["learning_rate=0.001", 6]]
     assert summary["suites"][0]["counts"] == {"runs": 24, "failed": 0, "plans": 24 * 60, "agents": 4, "tasks": 2, "seeds": 3}
+
+
+def test_revisions_and_hashes_of_the_code_are_told_apart(tmp_path: Path) -> None:
+    run = made_run(versions={"code": "527e5b1068fff540", "torch": "2.13.0"})
+    assert report(write_runs(tmp_path / "results", [run]), "--out", tmp_path / "report", "--no-explain", "--no-figures") == 0
+    text = (tmp_path / "report" / PAGE).read_text(encoding="utf-8")
+    facts = json.loads(text.split('id="summary">')[1].split("</script>")[0])["suites"][0]["run"]
+    told = {each["what"]: each["values"] for each in facts}
+    assert told["git revision of the code"] == [["0123abc", 1]]
+    assert told["hash of the code (agents and package)"] == [["527e5b1068fff540", 1]]
 
 
 def test_markup_in_names_stays_text(tmp_path: Path) -> None:
