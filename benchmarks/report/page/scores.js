@@ -11,7 +11,7 @@ const SCALES = {
   regret: "what the best plan there is returns more than the best plan found; known exactly, since a table holds every plan",
 };
 const LEAST_SPREAD = 0.3; // of scores and returns: closer lines need no closer view
-const PICTURE = 220, PICTURE_MARGIN = 12; // pixels
+const PICTURE = 150, PICTURE_MARGIN = 12; // pixels
 
 const scope = () => track()?.scopes[state.scope];
 const scopeName = () => (state.scope === "" ? `${plural(scope().tasks, "task")} together` : state.scope);
