@@ -55,3 +55,35 @@ def test_a_table_explains_what_its_network_does(tmp_path: Path, monkeypatch: pyt
         assert f"Removing {step} more" in looked_up.reason
     deepest = grid.plan_of([widths[-1] for widths in grid.levels])
     assert all("No more of it can go." in each.reason for each in reptile_env.explain(NAME, deepest, evaluator="table"))
+
+
+def test_fewer_bits_and_a_lower_rank_are_measured_where_they_are_decided_on() -> None:
+    evaluator = live_evaluator("digits-mlp", Settings())
+    plan = evaluator.cut(evaluator.dense, 1, 6).replace(1, bits=4, rank=0.5).replace(0, bits=2, rank=0.1)
+    lowest, second, third, *_ = reptile_env.explain("digits-mlp", plan, cost="bytes", components=("rate", "bits", "rank"))
+    here, dense = evaluator.measure(plan), evaluator.measure(evaluator.dense)
+    fewer, lower = evaluator.measure(plan.replace(1, bits=3)), evaluator.measure(plan.replace(1, rank=0.4))
+    assert (second.fewer_bits, second.lower_rank) == (3, 0.4)
+    assert second.bits_metric == pytest.approx(fewer.metric - here.metric)
+    assert second.bits_cost == pytest.approx((fewer.bytes - here.bytes) / dense.bytes)
+    assert second.rank_metric == pytest.approx(lower.metric - here.metric)
+    assert second.rank_cost == pytest.approx((lower.bytes - here.bytes) / dense.bytes)
+    assert "At 3 bits it would be" in second.reason
+    assert "In factors of 40% it would be" in second.reason
+    assert (third.fewer_bits, third.lower_rank) == (8, 0.9 if evaluator.rankable[2] else None)
+    # No bits are left below 2, and no rank below 0.1.
+    assert (lowest.fewer_bits, lowest.bits_return, lowest.lower_rank, lowest.rank_return) == (None, None, None, None)
+    # Nothing is measured of what nothing is decided about.
+    (first, *_) = reptile_env.explain("digits-mlp", plan, cost="bytes", components=("bits",))
+    assert (first.deeper_kept, first.deeper_return, first.lower_rank) == (first.kept, 0, None)
+    with pytest.raises(ValueError, match="depth"):
+        reptile_env.explain("digits-mlp", plan, components=("depth",))
+
+
+def test_the_deeper_step_says_where_it_leads() -> None:
+    evaluator = live_evaluator("digits-mlp", Settings())
+    plan = evaluator.cut(evaluator.dense, 0, 10)
+    for index, each in enumerate(reptile_env.explain("digits-mlp", plan)):
+        there = evaluator.cut(plan, index, each.kept - each.deeper_kept)
+        assert each.kept - each.deeper_kept == max(1, round(0.1 * each.size))
+        assert each.deeper_metric == pytest.approx(evaluator.measure(there).metric - evaluator.measure(plan).metric)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.report.validation import NOT_VALIDATED, Validation
 from benchmarks.results import TRACKS, Run
 from benchmarks.statistics.anytime import best_so_far
 from benchmarks.statistics.intervals import Floats
@@ -17,6 +18,8 @@ from benchmarks.statistics.pareto import hypervolume
 from reptile_env.tasks.registry import Anchors, anchors_today
 
 COSTS = ("macs", "params", "bytes")
+_FEWEST_METRICS = 10  # that differ: from fewer nobody can tell how many examples an accuracy was counted on
+_SAME = 1e-6  # of a count of examples
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,12 @@ class Case:
     Attributes:
         name: of the suite's case.
         runs: those that are done, on this task.
+        validation: what is known of them.
     """
 
     name: str
     runs: tuple[Run, ...]
+    validation: Validation = NOT_VALIDATED
 
     @functools.cached_property
     def lead(self) -> Run:
@@ -104,6 +109,30 @@ class Case:
             return math.nan if best is None else float(self.returns(run)[best])
         return math.nan if run.policy_return is None else self._factor(run) * run.policy_return
 
+    def on_test(self, run: Run, track: str) -> float:
+        """Score of the plan that a run is judged by on the test split: 0 is the best uniform setting's plan there.
+
+        The unit is that of the score on the validation split; NaN where it is not known.
+        """
+        if not self.scored:
+            return math.nan
+        return self._factor(run) * self.validation.on_test(run, track) / (self.anchors.best - self.anchors.uniform)
+
+    @functools.cached_property
+    def example_worth(self) -> float:
+        """What one validation example, right instead of wrong, adds to the score; NaN where the metrics don't tell.
+
+        Accuracies are multiples of one example's share, which is the smallest difference between two of them where all are.
+        """
+        metrics = np.unique(np.concatenate([run.columns["metric"] for run in self.runs]))
+        if self.metric_name != "accuracy" or not self.scored or len(metrics) < _FEWEST_METRICS:
+            return math.nan
+        count = round(1 / float(np.diff(metrics).min()))
+        if np.abs(metrics * count - np.round(metrics * count)).max() > _SAME * count:
+            return math.nan
+        worth = float(self.lead.scale["w"]) / count / float(self.lead.dense["metric"]) / float(self.lead.scale["scale"])
+        return worth / (self.anchors.best - self.anchors.uniform)
+
     def progress(self, run: Run) -> Floats:
         """Return of the best plan so far, after each evaluated plan."""
         return best_so_far(self.returns(run), run.columns["within_budget"])
@@ -130,17 +159,19 @@ class Suite:
     Attributes:
         name: with its version.
         runs: all of them.
+        validation: what is known of them.
     """
 
     name: str
     runs: tuple[Run, ...]
+    validation: Validation = NOT_VALIDATED
 
     @functools.cached_property
     def cases(self) -> tuple[Case, ...]:
         """Tasks with at least one run that is done, in the order of their names."""
         done = [run for run in self.runs if run.status == "done" and not run.on_test]
         names = sorted({run.task for run in done})
-        return tuple(Case(name, tuple(run for run in done if run.task == name)) for name in names)
+        return tuple(Case(name, tuple(run for run in done if run.task == name), self.validation) for name in names)
 
     @property
     def failed(self) -> list[Run]:
@@ -201,6 +232,8 @@ def judged(case: Case, run: Run, track: str, number: str) -> float:
     """A number that a run is judged by; see `strata`."""
     if number == "hypervolume":
         return case.hypervolume(run)
+    if number == "test":
+        return case.on_test(run, track)
     return float(on_scale(case, np.array(case.result(run, track)), number))
 
 

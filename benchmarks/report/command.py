@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +12,16 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from agents.cli import BadArgumentError
-from agents.outputs import free_folder, make_folder, write
+from agents.outputs import free_folder
 from benchmarks.report.cases import Suite, by_suite
+from benchmarks.report.drafting import drafted
 from benchmarks.report.estimates import ScopeResults, results
 from benchmarks.report.explanations import BestPlan, Explanations, best_plans
 from benchmarks.report.figures import Looks
 from benchmarks.report.files import write_files
 from benchmarks.report.page import page
 from benchmarks.report.summary import PLANS_ON_PAGE, page_data
+from benchmarks.report.validation import Validation
 from benchmarks.results import read_runs
 from benchmarks.results_folder import SUITE_FILE
 
@@ -41,17 +44,17 @@ def report(
     except (ValueError, OSError) as error:
         raise BadArgumentError(str(error)) from error
     folder = free_folder(out, "report")
-    make_folder(folder)
     torch.set_num_threads(1)  # as runs have it
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), transient=True) as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with drafted(folder) as draft, Progress(*columns, transient=True) as progress:
         best = _explained(suites, explanations, explain, progress)
         estimated = _estimated(suites, progress)
-        write(folder / PAGE, page(*page_data(suites, estimated, explanations, best, plans)))
+        (draft / PAGE).write_text(page(*page_data(suites, estimated, explanations, best, plans)), encoding="utf-8")
         if figures:
             bar = progress.add_task("figures", total=len(suites))
             looks = Looks(sorted({agent for suite in suites for agent in suite.agents}))
             for suite in suites:
-                write_files(folder / FIGURES / suite.name, suite, estimated[suite.name], best, explanations[suite.name], looks)
+                write_files(draft / FIGURES / suite.name, suite, estimated[suite.name], best, explanations[suite.name], looks)
                 progress.advance(bar)
     for suite in suites:
         print(_told(suite))
@@ -80,7 +83,7 @@ def _read(folder: Path) -> tuple[list[Suite], dict[str, Path]]:
         (suite,) = by_suite(runs)
         if suite.name in folders:
             raise ValueError(f"{path} and {folders[suite.name]} both hold results of {suite.name}; report on one of them")
-        suites.append(suite)
+        suites.append(dataclasses.replace(suite, validation=Validation.read(path, suite.name)))
         folders[suite.name] = path
     return suites, folders
 
@@ -114,4 +117,5 @@ def _estimated(suites: list[Suite], progress: Progress) -> dict[str, dict[str, l
 def _told(suite: Suite) -> str:
     failed = f", {len(suite.failed)} of them failed" if suite.failed else ""
     tasks = len({run.task for run in suite.runs})
-    return f"{suite.name}: {len(suite.runs)} runs of {len(suite.agents)} agents on {tasks} tasks{failed}"
+    what = f"{suite.name}: {len(suite.runs)} runs of {len(suite.agents)} agents on {tasks} tasks{failed}"
+    return f"{what}; {suite.validation.told(suite.runs)}"

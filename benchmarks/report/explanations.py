@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,18 @@ import reptile_env
 from benchmarks.report.cases import Case
 from benchmarks.results import Run
 from benchmarks.results_folder import EXPLANATIONS_FILE, write_over
+from reptile_env.actions import COMPONENTS, RATE_ALONE
 from reptile_env.compression.plan import Plan
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.errors import first_line
 from reptile_env.evaluation.base import Evaluator
-from reptile_env.explaining import explain_measured
+from reptile_env.explaining import GroupExplanation, explain_measured, live_step
 
 # Another machine measures the metric within one example; what differs by more is another network.
 TOLERANCE = 0.005
+
+_FIELDS = {each.name for each in fields(GroupExplanation)}
+_NO_MORE = {each.name: None for each in fields(GroupExplanation) if each.default is None}
 
 Levels = tuple[tuple[int, ...], tuple[int, ...] | None, tuple[float, ...] | None]
 Progress = Callable[[float], None]
@@ -47,6 +51,12 @@ class BestPlan:
         columns = self.run.columns
         bits, ranks = (tuple(columns[name][self.row].tolist()) if name in columns else None for name in ("bits", "ranks"))
         return tuple(columns["widths"][self.row].tolist()), bits, ranks
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """What decisions were about."""
+        by_default = COMPONENTS if "bits" in self.run.columns else RATE_ALONE
+        return tuple(self.run.settings.get("components") or by_default)
 
     @property
     def metric(self) -> float:
@@ -98,7 +108,7 @@ class Explanations:
             plans: to be explained.
             progress: told the fraction done.
         """
-        missing = {_key(plan): plan for plan in plans if _key(plan) not in self._known}
+        missing = {_key(plan): plan for plan in plans if self._of(plan) is None}
         for number, (key, plan) in enumerate(missing.items(), start=1):
             try:
                 self._known[key] = _explained(plan)
@@ -110,8 +120,15 @@ class Explanations:
 
     def of(self, plan: BestPlan) -> tuple[list[dict[str, Any]] | None, str | None]:
         """The explanation of a plan, a dict for each group, or why there is none."""
-        key = _key(plan)
-        return self._known.get(key), self._errors.get(key)
+        return self._of(plan), self._errors.get(_key(plan))
+
+    def _of(self, plan: BestPlan) -> list[dict[str, Any]] | None:
+        """What is known of a plan; what was kept before there was so much to tell is completed, or counts for nothing."""
+        kept = self._known.get(_key(plan))
+        if not isinstance(kept, list) or len(kept) != len(plan.run.groups) or not all(isinstance(group, dict) for group in kept):
+            return None
+        groups = [_completed(plan, group) for group in kept]
+        return groups if all(set(group) == _FIELDS for group in groups) else None
 
     def _save(self) -> None:
         data = {"version": reptile_env.__version__, "plans": self._known}
@@ -119,6 +136,16 @@ class Explanations:
             write_over(self._path, (json.dumps(data) + "\n").encode())
         except OSError as error:  # a folder that may only be read: they are measured again next time
             self.unsaved = f"{self._path} can't be written: {error.strerror or error}"
+
+
+def _completed(plan: BestPlan, group: Mapping[str, Any]) -> dict[str, Any]:
+    """An explanation that lacks the width of its deeper step, with that: where all widths can be measured it follows."""
+    if "deeper_kept" in group or plan.components != RATE_ALONE or plan.case.lead.settings.get("evaluator") == "table":
+        return dict(group)
+    size, kept = group.get("size"), group.get("kept")
+    if not isinstance(size, int) or not isinstance(kept, int):
+        return dict(group)
+    return {**_NO_MORE, **group, "deeper_kept": kept - live_step(size, kept)}
 
 
 def _key(plan: BestPlan) -> str:
@@ -135,7 +162,7 @@ def _explained(best: BestPlan) -> list[dict[str, Any]]:
             raise ValueError(
                 f"the run measured {best.metric:.4f}, but here the plan measures {measured:.4f}: is it the same network?"
             )
-        return [asdict(each) for each in explain_measured(env.evaluator, env.reference, plan)]
+        return [asdict(each) for each in explain_measured(env.evaluator, env.reference, plan, best.components)]
     finally:
         env.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,10 @@ from numpy.typing import NDArray
 from benchmarks.report.cases import COSTS, Case, Suite, tracks_of
 from benchmarks.report.estimates import Curves, Line, ScopeResults
 from benchmarks.report.explanations import BestPlan, Explanations
+from benchmarks.report.origin import what_was_run
 from benchmarks.report.packing import pack
 from benchmarks.report.thinning import Rows, rows_on_page
+from benchmarks.report.validation import CONFIRMED, REFUSED
 from benchmarks.results import Run
 from benchmarks.statistics.intervals import Estimate
 
@@ -23,8 +24,6 @@ PLANS_ON_PAGE = 50_000  # of a task: what a browser draws and answers about at o
 _SAME = 1e-6
 # By suite and track.
 Results = Mapping[str, Mapping[str, list[ScopeResults]]]
-# What of an environment's arguments differs between agents of one task without changing the task.
-_AGENTS_OWN = ("task", "measure", "observation")
 
 
 def page_data(
@@ -76,9 +75,20 @@ def _suite(
         "tasks": tasks,
         "failures": [*map(_failure, suite.failed), *_without_plan(suite)],
         "on_test": [{"agent": run.agent, "task": run.task, "seed": run.seed} for run in suite.on_test],
+        "validation": suite.validation.told(suite.runs),
+        "unconfirmed": not _all_confirmed(suite),
+        "refused": [_failure(run) | {"error": suite.validation.refusal(run)} for run in _refused(suite)],
         "run": what_was_run(suite),
         "counts": _counts(suite),
     }
+
+
+def _refused(suite: Suite) -> list[Run]:
+    return [run for run in suite.runs if suite.validation.of(run) == REFUSED]
+
+
+def _all_confirmed(suite: Suite) -> bool:
+    return all(suite.validation.of(run) == CONFIRMED for run in suite.runs if run.status == "done")
 
 
 def _counts(suite: Suite) -> dict[str, int]:
@@ -121,6 +131,7 @@ def _line(line: Line) -> dict[str, Any]:
     return {
         "agent": line.agent,
         "main": _estimate(line.main),
+        "test": _estimate(line.test),
         "regret": line.regret and _estimate(line.regret),
         "optimal": line.optimal,
         "hypervolume": line.hypervolume and _estimate(line.hypervolume),
@@ -130,7 +141,8 @@ def _line(line: Line) -> dict[str, Any]:
 
 
 def _estimate(estimate: Estimate) -> dict[str, Any]:
-    return {"value": number(estimate.value), "low": number(estimate.low), "high": number(estimate.high), "n": estimate.n}
+    ends = {"low": number(estimate.low), "high": number(estimate.high)}
+    return {"value": number(estimate.value)} | ends | {"n": estimate.n, "alike": estimate.alike}
 
 
 def _curves(curves: Curves) -> dict[str, Any]:
@@ -152,6 +164,7 @@ def _task(case: Case, rows: Sequence[Rows]) -> dict[str, Any]:
                 "tracks": tracks_of(run),
                 "start": start,
                 "count": len(held),
+                "refused": case.validation.of(run) == REFUSED,
                 "episodes": int(run.columns["episode"].max(initial=0)),
                 "best": None if best is None else start + int(np.searchsorted(held, best)),
                 "best_return": None if best is None else number(float(case.returns(run)[best])),
@@ -171,6 +184,7 @@ def _task(case: Case, rows: Sequence[Rows]) -> dict[str, Any]:
         "scale": lead.scale["scale"],
         "budget": case.budget,
         "exact": case.exact,
+        "example_worth": number(case.example_worth),
         "uniform": number(case.anchors.uniform),
         "best_known": number(case.anchors.best),
         "count": start,
@@ -209,6 +223,7 @@ def _from_columns(case: Case, columns: Mapping[str, NDArray[Any]]) -> NDArray[np
 def _explained(plan: BestPlan, explanations: Explanations | None) -> dict[str, Any]:
     groups, error = explanations.of(plan) if explanations is not None else (None, None)
     found = {"agent": plan.run.agent, "seed": plan.run.seed, "evaluation": plan.row + 1}
+    found["refused"] = plan.case.validation.of(plan.run) == REFUSED
     told = {name: number(float(plan.run.columns[name][plan.row])) for name in ("metric", *COSTS)}
     told["return"] = number(float(plan.case.returns(plan.run)[plan.row]))
     return {
@@ -240,38 +255,6 @@ def _without_plan(suite: Suite) -> list[dict[str, Any]]:
     """Runs that are done and found no plan within the budget: they have no score either."""
     found = [run for case in suite.cases for run in case.of_track("search") if case.best(run) is None]
     return [_failure(run) | {"error": f"none of its {run.evaluated} plans met the budget"} for run in found]
-
-
-def what_was_run(suite: Suite) -> list[dict[str, Any]]:
-    """What decides the numbers, each with every value that it had in this folder, and how many runs had it."""
-    facts: dict[str, Counter[str]] = {}
-
-    def note(what: str, value: object) -> None:
-        facts.setdefault(what, Counter())[str(value)] += 1
-
-    for run in suite.runs:
-        note("code", run.git or "unknown revision")
-        for name, version in run.versions.items():
-            note(name, version)
-        for name, value in run.machine.items():
-            note(f"machine: {name}", value)
-        note("threads", run.threads)
-        note("plans allowed", f"{run.evaluations:,}")
-        note("environment", run.env_id)
-        for name, value in run.settings.items():
-            if name not in _AGENTS_OWN:
-                note(f"setting: {name}", value)
-        if run.training_networks:
-            note("training networks", ", ".join(run.training_networks))
-        note(f"agent: {run.agent}", ", ".join(f"{name}={value}" for name, value in run.agent_settings.items()) or "no settings")
-    started = sorted(run.started for run in suite.runs)
-    spent = sum(run.seconds for run in suite.runs)
-    listed = [{"what": what, "values": list(values.items())} for what, values in facts.items()]
-    return [
-        {"what": "started", "values": [[f"{started[0]} to {started[-1]}", len(suite.runs)]]},
-        {"what": "time of all runs", "values": [[f"{spent:,.0f} s ({spent / 3600:.2f} h)", len(suite.runs)]]},
-        *listed,
-    ]
 
 
 def number(value: float, digits: int = DIGITS) -> float | None:

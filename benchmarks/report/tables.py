@@ -35,6 +35,8 @@ def runs(suite: Suite) -> pd.DataFrame:
             "seed": run.seed,
             "status": run.status,
             **{number: judged(case, run, track, number) for number in ("score", "return", "regret")},
+            "on_test": case.on_test(run, track),
+            "validation": case.validation.of(run),
             "hypervolume": case.hypervolume(run) if track == "search" else np.nan,
             "evaluations": run.evaluated,
             "seconds": run.seconds,
@@ -57,7 +59,7 @@ def scores(results: Iterable[ScopeResults]) -> pd.DataFrame:
 
 def _score(results: ScopeResults, line: Line) -> dict[str, Any]:
     head = {"task": scope_name(results.scope.name), "agent": line.agent, "number": results.scope.number}
-    told = head | _columns(line.main) | {"planned": line.planned, "best_return": line.highest}
+    told = head | _columns(line.main) | {"planned": line.planned, "best_return": line.highest} | _columns(line.test, "on_test_")
     if line.regret is not None:
         told |= _columns(line.regret, "regret_") | {"optimum_found": line.optimal}
     if line.hypervolume is not None:

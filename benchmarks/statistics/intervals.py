@@ -33,17 +33,25 @@ class Estimate(NamedTuple):
         low: lower end of its 95 % interval; NaN where there is none.
         high: upper end.
         n: runs that it stands on.
+        alike: whether the runs of each task are several and all the same: their agent draws nothing (or none of what it draws
+            matters), they are one run written down several times, and an interval would claim more than is known.
     """
 
     value: float
     low: float
     high: float
     n: int
+    alike: bool = False
 
     @property
     def has_interval(self) -> bool:
-        """Whether there were runs enough for one: two of every task."""
+        """Whether there were runs enough for one, two of every task, and not all alike."""
         return not math.isnan(self.low)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval; where all runs are alike, the value at either end; NaN where there is neither."""
+        return (self.value, self.value) if self.alike else (self.low, self.high)
 
 
 class Band(NamedTuple):
@@ -75,7 +83,8 @@ def estimate(strata: Strata, statistic: Statistic = pooled_iqm, resamples: int =
         seed: of what the bootstrap draws.
     """
     found = band([runs[None] for runs in strata], statistic, resamples, seed)
-    return Estimate(float(found.value[0]), float(found.low[0]), float(found.high[0]), found.n)
+    alike = all_alike([runs[None] for runs in strata])
+    return Estimate(float(found.value[0]), float(found.low[0]), float(found.high[0]), found.n, alike)
 
 
 def band(strata: Strata, statistic: Statistic = pooled_iqm, resamples: int = RESAMPLES, seed: int = 0) -> Band:
@@ -88,15 +97,14 @@ def band(strata: Strata, statistic: Statistic = pooled_iqm, resamples: int = RES
         seed: of what it draws.
 
     Returns:
-        Arrays ``(points,)``; a point at which any run that is left has no number is NaN.
+        Arrays ``(points,)``; a point at which any run that is left has no number is NaN. Curves that are all alike have no band.
 
     Raises:
         ValueError: strata of different numbers of points, or none.
     """
     if not strata or len({len(runs) for runs in strata}) > 1:
         raise ValueError(f"strata of {[runs.shape for runs in strata]}; at least one is needed, all of as many points")
-    known = [runs[:, ~np.isnan(runs).all(axis=0)] for runs in map(np.asarray, strata)]
-    known = [runs.astype(np.float64) for runs in known if runs.shape[1]]
+    known = _known(strata)
     count = sum(runs.shape[1] for runs in known)
     value, low, high = (np.full(len(strata[0]), math.nan) for _ in range(3))
     if not count:
@@ -104,9 +112,27 @@ def band(strata: Strata, statistic: Statistic = pooled_iqm, resamples: int = RES
     complete = ~np.isnan(np.concatenate(known, axis=1)).any(axis=1)
     known = [runs[complete] for runs in known]
     value[complete] = statistic(known)
-    if complete.any() and min(runs.shape[1] for runs in known) > 1:
+    if complete.any() and min(runs.shape[1] for runs in known) > 1 and not all_alike(strata):
         low[complete], high[complete] = interval(known, statistic, resamples, seed)
     return Band(value, low, high, count)
+
+
+def all_alike(strata: Strata) -> bool:
+    """Whether each task has at least two runs and all of them are the same to the last bit.
+
+    Args:
+        strata: as `band` takes them; tasks without a run are left out.
+    """
+    known = _known(strata)
+    return bool(known) and all(
+        runs.shape[1] > 1 and np.array_equal(runs, np.broadcast_to(runs[:, :1], runs.shape), equal_nan=True) for runs in known
+    )
+
+
+def _known(strata: Strata) -> list[Floats]:
+    """Curves without those that are all NaN, and without tasks that have no other."""
+    found = [runs[:, ~np.isnan(runs).all(axis=0)] for runs in map(np.asarray, strata)]
+    return [runs.astype(np.float64) for runs in found if runs.shape[1]]
 
 
 def interval(strata: Strata, statistic: Statistic, resamples: int = RESAMPLES, seed: int = 0) -> tuple[Floats, Floats]:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.report.command import FIGURES, PAGE
+from benchmarks.report.command import report as run_report
 from benchmarks.results import Run, write_run
 from benchmarks.results_folder import EXPLANATIONS_FILE, claim
 from tests.reports import report
@@ -91,9 +92,19 @@ def test_what_was_run_is_told_with_every_value(made: Path) -> None:
     summary = json.loads(text.split('id="summary">')[1].split("</script>")[0])
     told = {each["what"]: each["values"] for each in summary["suites"][0]["run"]}
     assert told["torch"] == [["2.13.0", 24]]
-    assert told["code"] == [["0123abc", 24]]
+    assert told["git revision of the code"] == [["0123abc", 24]]
     assert told["agent: sac"] == [["learning_rate=0.001", 6]]
     assert summary["suites"][0]["counts"] == {"runs": 24, "failed": 0, "plans": 24 * 60, "agents": 4, "tasks": 2, "seeds": 3}
+
+
+def test_revisions_and_hashes_of_the_code_are_told_apart(tmp_path: Path) -> None:
+    run = made_run(versions={"code": "527e5b1068fff540", "torch": "2.13.0"})
+    assert report(write_runs(tmp_path / "results", [run]), "--out", tmp_path / "report", "--no-explain", "--no-figures") == 0
+    text = (tmp_path / "report" / PAGE).read_text(encoding="utf-8")
+    facts = json.loads(text.split('id="summary">')[1].split("</script>")[0])["suites"][0]["run"]
+    told = {each["what"]: each["values"] for each in facts}
+    assert told["git revision of the code"] == [["0123abc", 1]]
+    assert told["hash of the code (agents and package)"] == [["527e5b1068fff540", 1]]
 
 
 def test_markup_in_names_stays_text(tmp_path: Path) -> None:
@@ -141,6 +152,49 @@ def test_several_suites_stand_beside_each_other_in_one_page(tmp_path: Path) -> N
     summary = json.loads(text.split('id="summary">')[1].split("</script>")[0])
     assert [(each["name"], each["counts"]["runs"]) for each in summary["suites"]] == [("made-v1", 1), ("other-v2", 1)]
     assert [each["tracks"][0]["agents"] for each in summary["suites"]] == [["random"], ["sac"]]
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = write_runs(tmp_path / "results", [made_run()]), tmp_path / "out" / "report"
+    arguments = (folder, "--out", out, "--no-explain")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pd.DataFrame, "to_parquet", full)
+        assert report(*arguments) == 2
+    captured = capsys.readouterr().err
+    assert captured.count("\n") == 1
+    assert "No space left on device" in captured
+    assert list(out.parent.iterdir()) == []
+    assert report(*arguments) == 0
+
+
+def test_an_interrupted_report_leaves_nothing_and_what_a_killed_one_left_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = write_runs(tmp_path / "results", [made_run()]), tmp_path / "out" / "report"
+
+    def interrupt(*_: object) -> None:
+        assert [path.name for path in out.parent.iterdir()] == [".report.draft"]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("benchmarks.report.command.write_files", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_report(folder, out, explain=False)
+    assert list(out.parent.iterdir()) == []
+    left = out.parent / ".report.draft" / FIGURES
+    left.mkdir(parents=True)
+    (left / "half.csv").write_text("half", encoding="utf-8")
+    out.mkdir()  # an empty folder may be there
+    assert report(folder, "--out", out, "--no-explain") == 0
+    assert [path.name for path in out.parent.iterdir()] == ["report"]
+    assert sorted(path.name for path in out.iterdir()) == [FIGURES, PAGE]
+    assert not list(out.rglob("half.csv"))
 
 
 @pytest.mark.parametrize("runs", [[failed_run()], [made_run()], [made_run(plans=0)]], ids=["failed", "one", "no plan"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import reptile_env
 from benchmarks.execution import Job, execute
 from benchmarks.report.command import FIGURES, PAGE
 from benchmarks.report.explanations import Explanations, best_plans
-from benchmarks.results import from_bytes, write_run
+from benchmarks.results import from_bytes, read_runs, write_run
 from benchmarks.results_folder import EXPLANATIONS_FILE, claim
 from benchmarks.suites import Case as SuiteCase
 from benchmarks.suites import Suite as SuiteData
@@ -74,6 +75,35 @@ def test_explanations_are_measured_once_and_kept(explained: Path, monkeypatch: p
     assert (explained.parent / "second" / PAGE).read_bytes() == first
     kept = json.loads((explained / EXPLANATIONS_FILE).read_text(encoding="utf-8"))
     assert kept["version"] == reptile_env.__version__
+
+
+def test_explanations_that_were_kept_before_the_deeper_step_told_its_width_are_read_or_measured_anew(explained: Path) -> None:
+    runs = read_runs(explained)
+    plans = best_plans(suite_of(*runs).cases)
+    first = Explanations(explained)
+    first.measure(plans)
+    path = explained / EXPLANATIONS_FILE
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    new = ("deeper_kept", "fewer_bits", "bits_metric", "bits_cost", "bits_return")
+    new += ("lower_rank", "rank_metric", "rank_cost", "rank_return")
+    kept["plans"] = {
+        key: [{name: value for name, value in group.items() if name not in new} for group in groups]
+        for key, groups in kept["plans"].items()
+    }
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    again = Explanations(explained)
+    assert all(again.of(plan) == (None, None) for plan in plans)  # on a table the width hangs on its grid
+    again.measure(plans)
+    assert [again.of(plan) for plan in plans] == [first.of(plan) for plan in plans]
+    live = best_plans(suite_of(*(dataclasses.replace(run, settings=run.settings | {"evaluator": "live"}) for run in runs)).cases)
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    for group in Explanations(explained).of(live[0])[0] or pytest.fail("it was not read"):
+        assert group["kept"] - group["deeper_kept"] == min(max(1, round(0.1 * group["size"])), group["kept"] - 1)
+    for broken in ("no list", [], [1], [{"size": "x", "kept": None}]):
+        path.write_text(json.dumps(kept | {"plans": dict.fromkeys(kept["plans"], broken)}), encoding="utf-8")
+        again = Explanations(explained)
+        again.measure(plans)
+        assert [again.of(plan) for plan in plans] == [first.of(plan) for plan in plans]
 
 
 def test_what_cannot_be_explained_is_told(tmp_path: Path) -> None:

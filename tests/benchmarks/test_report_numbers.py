@@ -152,6 +152,14 @@ def test_anytime_curves_end_where_the_first_run_does() -> None:
     assert seconds.points[-1] == runs[0].columns["simulated_seconds"][-1]
 
 
+def test_profiles_begin_where_runs_are() -> None:
+    good = [with_returns([1.3 + 0.01 * seed], seed=seed) for seed in range(30)]
+    (each,) = results(suite_of(*good, with_returns([-9.0], seed=30)), "search")
+    assert each.profiles.points[0] == pytest.approx((1.3 - 1) / 0.6, abs=0.1)  # one disaster empties no half of the figure
+    (each,) = results(suite_of(*good, *(with_returns([-9.0], seed=seed) for seed in range(30, 60))), "search")
+    assert -1.2 < each.profiles.points[0] < -1
+
+
 def test_suites_are_never_mixed() -> None:
     found = by_suite([made_run(), made_run(suite="other-v2")])
     assert [(suite.name, len(suite.runs)) for suite in found] == [("made-v1", 1), ("other-v2", 1)]

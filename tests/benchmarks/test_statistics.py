@@ -63,9 +63,29 @@ def test_interquartile_mean_is_the_mean_of_the_middle_half() -> None:
 
 
 def test_runs_are_resampled_within_their_task() -> None:
-    # Each task's runs are all alike: stratified resamples can't differ, those of all runs together would.
-    alike = estimate([np.full(5, 0.0), np.full(5, 1.0), np.full(5, 2.0)], pooled_mean)
-    assert (alike.low, alike.value, alike.high) == (1.0, 1.0, 1.0)
+    # Each task's runs are nearly alike: stratified resamples can't differ much, those of all runs together would.
+    near = np.array([-1e-3, 0.0, 0.0, 0.0, 1e-3])
+    found = estimate([near, 1 + near, 2 + near], pooled_mean)
+    assert found.low < found.value < found.high
+    assert (found.low, found.high) == pytest.approx((1, 1), abs=1e-3)
+
+
+def test_runs_that_are_all_the_same_are_one_and_give_no_interval() -> None:
+    fixed, other, drawn = [np.full(5, 0.3), np.full(5, 0.5)], [np.full(5, 0.2), np.full(5, 0.5)], scores("first")[:2]
+    found = estimate(fixed)
+    assert (found.value, found.n, found.alike, found.has_interval) == (pytest.approx(0.4), 10, True, False)
+    assert not estimate([np.full(5, 0.3), np.array([0.5, 0.5, 0.5, 0.5, np.nextafter(0.5, 1)])]).alike
+    assert not estimate([np.full(5, 0.3), np.array([0.5])]).alike  # of one run nobody knows
+    # Neither of two such agents draws anything: there is no chance to be sure of. One that draws has its own.
+    pair = probability_of_improvement(fixed, other)
+    assert (pair.value, pair.n, pair.alike, pair.has_interval) == (0.75, 20, True, False)
+    assert probability_of_improvement(fixed, drawn).has_interval
+    # Who stands out does not hang on it.
+    assert stands_out({"fixed": found, "worse": estimate([np.array([0.1, 0.2, 0.1, 0.2, 0.1])] * 2)}, 5) == "fixed"
+    assert stands_out({"fixed": found, "same": found}, 5) is None
+    curves = band([np.tile([[1.0], [2.0]], 5)])
+    assert curves.value.tolist() == [1, 2]
+    assert np.isnan(curves.low).all()
 
 
 def test_interval_holds_the_truth_about_95_times_in_100() -> None:

@@ -26,6 +26,7 @@ function byId(id) {
 }
 
 const MISSING = "–";
+const REFUSED = ", refused by validation"; // after the name of a run
 const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
 const fixed = (value, digits) => {
   if (!known(value)) return MISSING;
@@ -59,6 +60,7 @@ const state = {
   scale: "log", // of the anytime curves' x axis: most is learnt early
   cost: "macs",
   range: "useful",
+  zoom: "all", // of the intervals' picture
   hidden: new Set(), // agents that are not drawn
 };
 const views = [];

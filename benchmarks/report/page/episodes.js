@@ -87,7 +87,7 @@ function listRuns(runs) {
   const current = task(), there = (run) => run.count && run.tracks.includes(track().name) && shown(run.agent);
   const list = (current?.runs ?? []).map((run, i) => [run, i]).filter(([run]) => there(run));
   list.sort(([a], [b]) => a.agent.localeCompare(b.agent) || a.seed - b.seed);
-  runs.replaceChildren(...list.map(([run, i]) => el("option", { value: i }, `${run.agent}, seed ${run.seed}`)));
+  runs.replaceChildren(...list.map(([run, i]) => el("option", { value: i }, `${run.agent}, seed ${run.seed}${run.refused ? REFUSED : ""}`)));
   if (viewer.task === current && list.some(([, i]) => i === viewer.run)) runs.value = String(viewer.run);
   else openRun(list.length ? bestRun(list) : -1);
 }
@@ -121,15 +121,17 @@ function stopPlaying() {
 function drawEpisode() {
   const { task: current, steps, step, episodes } = viewer, none = !episodes.length;
   if (current?.runs[viewer.run]) byId("episode-run").value = String(viewer.run);
-  const all = current?.runs[viewer.run]?.episodes ?? 0, some = all > episodes.length ? ` on this page, ${whole(all)} in all` : "";
+  const all = current?.runs[viewer.run]?.episodes ?? 0, some = all > episodes.length;
   const shownEpisode = { value: none ? "" : viewer.episode + 1, max: Math.max(1, episodes.length), disabled: none };
   Object.assign(byId("episode-number"), shownEpisode);
-  byId("episode-count").textContent = `of ${whole(episodes.length)}${some}`;
+  const held = `${whole(episodes.length)} of ${whole(all)} episodes shown`;
+  byId("episode-count").textContent = some ? `of ${whole(episodes.length)} (${held})` : `of ${whole(episodes.length)}`;
   Object.assign(byId("episode-step"), { max: steps.length, value: step, disabled: none });
   byId("episode-back").disabled = step <= 0;
   byId("episode-on").disabled = step >= steps.length;
   byId("episode-play").disabled = byId("episode-best").disabled = none;
   byId("episodes-told").textContent = none ? "No run to step through." : stepTold();
+  byId("episodes-round").hidden = none || steps.every((each) => each.row !== null);
   byId("episodes-table").replaceChildren(...(none ? [] : stepTable()));
 }
 

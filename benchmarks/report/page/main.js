@@ -29,6 +29,7 @@ function controls() {
   for (const section of ["scores", "profiles", "anytime"]) {
     byId(`${section}-choices`).append(selector("scope", "Task", scopeOptions));
   }
+  byId("scores-choices").append(selector("zoom", "Picture", () => [["all", "all agents"], ["best", "the better half"]]));
   const against = [["evaluations", "evaluated plans"], ["seconds", "simulated seconds"]];
   byId("anytime-choices").append(
     selector("x", "Against", () => (inSeconds() ? against : against.slice(0, 1))),
@@ -83,6 +84,24 @@ function tell() {
   const { counts, name } = suite(), failed = counts.failed ? `, ${counts.failed} of them failed` : "";
   const who = `${plural(counts.agents, "agent")} on ${plural(counts.tasks, "task")} with ${plural(counts.seeds, "seed")}`;
   byId("told").textContent = `${name}: ${who}: ${plural(counts.runs, "run")}${failed}, ${plural(counts.plans, "evaluated plan")}.`;
+  const { validation, unconfirmed, refused } = suite();
+  byId("validation").textContent = `${validation}.`;
+  byId("validation").className = unconfirmed ? "bad" : "quiet";
+  const were = refused.length === 1 ? "was" : "were";
+  byId("refused").textContent = `${plural(refused.length, "run")} ${were} refused by validation; the numbers below hold them all the same. See Failures.`;
+  byId("refused").hidden = !refused.length;
+}
+
+// Tables that are wider than their place say that there is more: not every system shows a bar to scroll with.
+function hintWide() {
+  for (const box of document.querySelectorAll(".scroll")) {
+    const hint = el("p", { class: "hint", hidden: true, "aria-hidden": "true" }, "more columns: scroll sideways →");
+    box.before(hint);
+    const update = () => (hint.hidden = box.scrollWidth <= box.clientWidth + 1);
+    const observer = new ResizeObserver(update);
+    observer.observe(box);
+    observer.observe(box.firstElementChild);
+  }
 }
 
 Object.assign(state, valid({}));
@@ -90,11 +109,12 @@ state.cost = task()?.cost ?? "macs";
 controls();
 showTheme(rememberedTheme());
 view(["suite"], () => (tell(), drawFailures(), drawRun()));
-view(["suite", "track", "scope"], drawScores);
+view(["suite", "track", "scope", "zoom"], drawScores);
 view(["suite", "track", "scope", "hidden"], drawProfiles);
 view(["suite", "track", "scope", "x", "y", "scale", "hidden"], drawAnytime);
 view(["suite", "track", "task", "cost", "range", "hidden"], drawPlans);
 for (const { draw } of views) draw();
+hintWide();
 whenResized(byId("profiles-chart"), drawProfiles);
 whenResized(byId("anytime-chart"), drawAnytime);
 whenResized(byId("plans-chart"), drawPlans);

@@ -164,6 +164,7 @@ function planCard(current, columns, row) {
   if (!columns.within_budget[row]) lines.push(["budget", "not met"]);
   return [
     el("div", {}, sample(run.agent), el("strong", {}, run.agent), `, seed ${run.seed}, plan ${whole(evaluationOf(current, columns, row))}`),
+    run.refused ? el("div", { class: "bad" }, "run refused by validation") : "",
     rows(...lines),
     keptBars(current, columns, row),
     el("div", { class: "quiet" }, `keeps ${widthsOf(current, columns, row).join(" · ")}`),
@@ -174,7 +175,7 @@ function planTold(current, columns, row) {
   const run = current.runs[columns.run[row]];
   const cost = `${percent(columns[state.cost][row] / current.dense[state.cost])} of the ${COSTS[state.cost]}`;
   const kept = widthsOf(current, columns, row).join(", ");
-  return `${run.agent}, seed ${run.seed}: ${current.metric} ${fixed(columns.metric[row], 4)} at ${cost}; keeps ${kept}`;
+  return `${run.agent}, seed ${run.seed}${run.refused ? REFUSED : ""}: ${current.metric} ${fixed(columns.metric[row], 4)} at ${cost}; keeps ${kept}`;
 }
 
 // A column for each group: how much of it is left.
@@ -198,7 +199,8 @@ function drawFront() {
     const run = current.runs[columns.run[row]], value = columns[state.cost][row];
     const relative = percent(value / current.dense[state.cost], 1);
     const measured = [fixed(columns.metric[row], 4), fixed(columns.plan_return[row], 3)];
-    return [whole(value), relative, ...measured, run.agent, run.seed, evaluationOf(current, columns, row), widthsOf(current, columns, row).join(" · ")];
+    const agent = `${run.agent}${run.refused ? REFUSED : ""}`;
+    return [whole(value), relative, ...measured, agent, run.seed, evaluationOf(current, columns, row), widthsOf(current, columns, row).join(" · ")];
   };
   const cells = (row) => line(row).map((cell) => el("td", {}, String(cell)));
   byId("front-table").replaceChildren(headed(head), el("tbody", {}, ...front.map((row) => el("tr", {}, ...cells(row)))));
@@ -207,7 +209,7 @@ function drawFront() {
 function tellPlans(current, points) {
   const left = points.total - points.shown, are = left === 1 ? "is" : "are";
   const thinned = current.count < current.evaluated;
-  const some = `; the page holds ${whole(current.count)} of ${whole(current.evaluated)}, whole episodes and all of every agent's front`;
+  const some = `; ${whole(current.count)} of ${whole(current.evaluated)} plans shown: whole episodes, and all of every agent's front`;
   const dots = `${plural(points.total, "plan")} of ${current.name}, each a dot${thinned ? some : ""}`;
   const line = "the line is the front: no plan shown is better in both";
   const beyond = left ? ` ${plural(left, "plan")} beyond the axes ${are} left out.` : "";
