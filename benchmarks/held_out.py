@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
 from agents.uniform import Uniform
 from benchmarks.budgets import inner_of
 from benchmarks.replay import Replay
-from benchmarks.results import Run
+from benchmarks.results import Run, best_row
 from reptile_env.compression.plan import Plan
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.evaluation.measurement import Measurement
@@ -49,12 +48,6 @@ def held_out(run: Run) -> HeldOut:
         return HeldOut(valid, _tested(env, plans | {"uniform": best_uniform(run, env)}))
     finally:
         replay.close()
-
-
-def best_row(run: Run) -> int | None:
-    """Index of a run's best plan within the budget, the earliest of equals; None where there is none."""
-    allowed = np.flatnonzero(run.columns["within_budget"])
-    return int(allowed[np.argmax(run.columns["plan_return"][allowed])]) if len(allowed) else None
 
 
 def return_on_test(reference: Reference, dense: Measurement, measured: Measurement) -> float:

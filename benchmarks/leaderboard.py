@@ -11,13 +11,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from agents.cli import BadArgumentError
 from agents.outputs import write
 from benchmarks.checks import Problem, against_suite, as_decisions, within_itself
 from benchmarks.execution import AGENT_CODE
-from benchmarks.report.cases import Case, Suite, by_suite, strata
+from benchmarks.report.cases import Suite, by_suite, strata
+from benchmarks.report.validation import Validation
 from benchmarks.results import Run, from_bytes
 from benchmarks.results_folder import VALIDATION_FILE, check_claim, claimed, files_of
 from benchmarks.statistics.comparing import fewest, stands_out
@@ -27,8 +27,6 @@ from benchmarks.suites import Suite as FrozenSuite
 from benchmarks.verdicts import read_validation
 
 PAGE = Path("docs/leaderboard.md")
-# By agent, task and seed: returns of plans on the test split, see `benchmarks.held_out`.
-Tests = dict[tuple[str, str, int], dict[str, float | None]]
 _WHAT = {
     "search": "best plan within the evaluations",
     "policy": "the trained policy's own plan, without exploration",
@@ -44,14 +42,12 @@ class Validated:
         folder: of the results.
         validation: content of its ``validation.json``.
         runs: those that were confirmed; no plan returns more than the best did when it was validated, and no policy another number.
-        tests: for each of them, what the plans it is scored by return on the test split; None where that is not known.
         left_out: files that were not checked, or not confirmed, or changed since, or are of agents that have changed since.
     """
 
     folder: Path
     validation: dict[str, Any]
     runs: list[Run]
-    tests: Tests
     left_out: int
 
     @classmethod
@@ -72,7 +68,7 @@ class Validated:
                 f"run `python -m benchmarks validate {folder} --all` first"
             )
         confirmed = {name: row["sha256"] for name, row in validation["rows"].items() if row["ok"]}
-        runs, tests, left_out = [], {}, len(validation["rows"]) - len(confirmed)
+        runs, left_out = [], len(validation["rows"]) - len(confirmed)
         left_out += sum(path.relative_to(folder).as_posix() not in validation["rows"] for path in files_of(folder))
         for name, digest in confirmed.items():
             path, row = folder / name, validation["rows"][name]
@@ -84,9 +80,7 @@ class Validated:
                 left_out += 1
                 continue
             runs.append(as_measured(run, row.get("valid") or {}))
-            if row.get("test") is not None:
-                tests[run.agent, run.task, run.seed] = row["test"]
-        return cls(folder, validation, runs, tests, left_out)
+        return cls(folder, validation, runs, left_out)
 
 
 def _told_without_measuring(run: Run, suite: FrozenSuite) -> Iterator[Iterator[Problem]]:
@@ -126,9 +120,10 @@ def page(folders: Sequence[Validated]) -> str:
     ]
     for validated in folders:
         for suite in by_suite(validated.runs):
+            suite = replace(suite, validation=Validation.read(validated.folder, suite.name))
             lines += ["", f"## {suite.name}", "", _origin(validated)]
             for track in suite.tracks:
-                lines += ["", f"### {track}: {_WHAT[track]}", "", *_table(suite, track, validated.tests)]
+                lines += ["", f"### {track}: {_WHAT[track]}", "", *_table(suite, track)]
     return "\n".join(lines) + "\n"
 
 
@@ -154,7 +149,7 @@ def _origin(validated: Validated) -> str:
     return text
 
 
-def _table(suite: Suite, track: str, tests: Tests) -> Iterator[str]:
+def _table(suite: Suite, track: str) -> Iterator[str]:
     scored = [case for case in suite.cases if case.scored]
     number, cases = ("score", scored) if scored else ("return", list(suite.cases))
     judged = {agent: estimate(strata(cases, agent, track, number)) for agent in suite.agents}
@@ -167,7 +162,7 @@ def _table(suite: Suite, track: str, tests: Tests) -> Iterator[str]:
     compared = len({frozenset(each) for each in made.values()}) == 1 and all(judged[each].n == len(made[each]) for each in judged)
     least = min((fewest(strata(cases, agent, track, number)) for agent in judged), default=0)
     winner = stands_out(judged, least) if compared else None
-    tested = {agent: estimate([_on_test(case, agent, track, tests) for case in scored]) for agent in judged} if scored else {}
+    tested = {agent: estimate(strata(scored, agent, track, "test")) for agent in judged} if scored else {}
     heads = [*("on test", "95 % interval") * any(each.n for each in tested.values()), *("regret",) * bool(exact)]
     yield f"| {' | '.join(['agent', number, '95 % interval', *heads, 'tasks', 'n'])} |"
     yield "|---" * (5 + len(heads)) + "|"
@@ -184,18 +179,6 @@ def _table(suite: Suite, track: str, tests: Tests) -> Iterator[str]:
     unscored = [case.name for case in suite.cases if case not in cases]
     if unscored:
         yield from ("", f"Not scored, because no best uniform setting or best plan is known: {', '.join(unscored)}.")
-
-
-def _on_test(case: Case, agent: str, track: str, tests: Tests) -> NDArray[np.float64]:
-    """Scores on the test split of an agent's runs: 0 is the best uniform setting's plan there, the unit that of the score."""
-    scores, plan = [], "best" if track == "search" else "policy"
-    for run in case.of_track(track):
-        known = tests.get((run.agent, run.task, run.seed)) if run.agent == agent else None
-        value, uniform = (None, None) if known is None else (known[plan], known["uniform"])
-        if value is not None and uniform is not None:
-            factor = float(run.scale["scale"]) / float(case.lead.scale["scale"])
-            scores.append(factor * (value - uniform) / (case.anchors.best - case.anchors.uniform))
-    return np.array(scores, np.float64)
 
 
 def _interval(each: Estimate) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.derived_columns import with_derived, without_derived
 from benchmarks.results_folder import SUFFIX, claimed, files_of, write_new
 from benchmarks.run_checks import check_head, check_numbers
@@ -257,3 +259,9 @@ def iter_runs(folder: Path) -> Iterator[Run]:
             yield run
     if problems:
         raise ValueError("; ".join([*problems, "delete what is damaged, and run it again; move what belongs elsewhere"]))
+
+
+def best_row(run: Run) -> int | None:
+    """Index of a run's best plan within the budget, the earliest of equals; None where there is none."""
+    allowed = np.flatnonzero(run.columns["within_budget"])
+    return int(allowed[np.argmax(run.columns["plan_return"][allowed])]) if len(allowed) else None

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from benchmarks.checks import Problem, problems_of
-from benchmarks.held_out import best_row, held_out
-from benchmarks.results import Run, from_bytes
+from benchmarks.held_out import held_out
+from benchmarks.results import Run, best_row, from_bytes
 from benchmarks.results_folder import VALIDATION_FILE
 from benchmarks.suites import Suite
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report.validation import NOT_VALIDATED, Validation
-from benchmarks.results import TRACKS, Run
+from benchmarks.results import TRACKS, Run, best_row
 from benchmarks.statistics.anytime import best_so_far
 from benchmarks.statistics.intervals import Floats
 from benchmarks.statistics.pareto import hypervolume
@@ -99,8 +99,7 @@ class Case:
 
     def best(self, run: Run) -> int | None:
         """Index of the run's best plan within the budget, the earliest of equals; None where there is none."""
-        allowed = np.flatnonzero(run.columns["within_budget"])
-        return int(allowed[np.argmax(run.columns["plan_return"][allowed])]) if len(allowed) else None
+        return best_row(run)
 
     def result(self, run: Run, track: str) -> float:
         """The return that a run is judged by in a track; NaN where it has none."""

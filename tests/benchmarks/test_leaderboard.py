@@ -89,20 +89,16 @@ def test_the_leaderboard_leaves_out_runs_of_an_agent_that_has_changed_since(fold
 def test_the_leaderboard_marks_nobody_where_runs_are_missing() -> None:
     good = [with_returns([1.5 + 0.001 * seed], agent="sac", seed=seed) for seed in range(5)]
     poor = [with_returns([1.0 + 0.001 * seed], seed=seed) for seed in range(5)]
-    assert "| **sac** |" in page([Validated(Path("made"), VALIDATION, [*good, *poor], {}, 0)])
-    missing = page([Validated(Path("made"), VALIDATION, [*good, *poor[:4]], {}, 1)])
+    assert "| **sac** |" in page([Validated(Path("made"), VALIDATION, [*good, *poor], 0)])
+    missing = page([Validated(Path("made"), VALIDATION, [*good, *poor[:4]], 1)])
     assert "| sac |" in missing
     assert "Left out: 1 runs" in missing
     others = [dataclasses.replace(run, seed=run.seed + 1) for run in poor]
-    assert "| sac |" in page([Validated(Path("made"), VALIDATION, [*good, *others], {}, 0)])
+    assert "| sac |" in page([Validated(Path("made"), VALIDATION, [*good, *others], 0)])
 
 
 def test_a_run_that_does_not_say_where_it_was_made_is_listed_all_the_same() -> None:
     text = page(
-        [
-            Validated(
-                Path("made"), VALIDATION, [with_returns([1.5], machine={}), with_returns([1.2], agent="sac", machine={})], {}, 0
-            )
-        ]
+        [Validated(Path("made"), VALIDATION, [with_returns([1.5], machine={}), with_returns([1.2], agent="sac", machine={})], 0)]
     )
     assert "2 runs, made at 0123abc on unknown." in text
