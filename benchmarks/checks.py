@@ -69,6 +69,7 @@ def against_suite(run: Run, suite: Suite) -> Iterator[Problem]:
         return
     env_id, settings = env_of(suite, cases[run.task], AGENTS[run.agent])
     wanted = {
+        "suite": suite.title,
         "env_id": env_id,
         "settings": settings,
         "evaluations": cases[run.task].evaluations,

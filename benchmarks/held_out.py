@@ -86,10 +86,9 @@ def best_uniform(run: Run, env: ReptilePruneEnv) -> Plan | None:
 
 
 def _tested(env: ReptilePruneEnv, plans: dict[str, Plan | None]) -> dict[str, float | None] | None:
-    try:
-        dense = env.evaluator.test(env.evaluator.dense)
-    except ValueError:  # there is no test split
+    if not env.evaluator.has_test:
         return None
+    dense = env.evaluator.test(env.evaluator.dense)
     return {
         name: None if plan is None else return_on_test(env.reference, dense, env.evaluator.test(plan))
         for name, plan in plans.items()

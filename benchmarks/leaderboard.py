@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -129,24 +130,32 @@ def page(folders: Sequence[Validated]) -> str:
 
 def _origin(validated: Validated) -> str:
     found = validated.validation
-    revisions = sorted({(run.git or "unknown")[:12] for run in validated.runs})
-    machines = sorted({run.machine.get("processor", "unknown") for run in validated.runs})
+    revisions = sorted({_plain(run.git or "unknown")[:12] for run in validated.runs})
+    machines = sorted({_plain(run.machine.get("processor", "unknown")) for run in validated.runs})
     counts = Counter(row["check"] for row in found["rows"].values())
     checks = (
-        f"{counts[number]:,} on {check['validated'][:10]} by {check['machine']} ({check['sample']})"
+        f"{counts[number]:,} on {_plain(check['validated'])[:10]} by {_plain(check['machine'])} ({_plain(check['sample'])})"
         for number, check in enumerate(found["checks"])
         if counts[number]
     )
     text = f"{len(validated.runs):,} runs, made at {', '.join(revisions)} on {'; '.join(machines)}. Validated: {'; '.join(checks)}."
-    codes = {(run.agent, run.versions[AGENT_CODE]) for run in validated.runs if AGENT_CODE in run.versions}
+    codes = {(run.agent, run.versions.get(AGENT_CODE)) for run in validated.runs}
     several = [agent for agent, count in sorted(Counter(agent for agent, _ in codes).items()) if count > 1]
     if several:
         text += f" Runs of more than one version of their code: {', '.join(several)}."
+    untold = sum(AGENT_CODE not in run.versions for run in validated.runs)
+    if untold:
+        text += f" {untold:,} runs are older than the record of the code that made them."
     if validated.left_out or found["failed"]:
         text += (
             f" Left out: {validated.left_out:,} runs that were not checked or not confirmed, {len(found['failed']):,} that failed."
         )
     return text
+
+
+def _plain(text: str) -> str:
+    """What a file says of itself, so that it can't write anything else into the page."""
+    return re.sub(r"[^\w .,:;()+/@-]", "?", text)[:80]
 
 
 def _table(suite: Suite, track: str) -> Iterator[str]:
@@ -171,7 +180,8 @@ def _table(suite: Suite, track: str) -> Iterator[str]:
         cells = [name, f"{each.value:.3f}", _interval(each)]
         if "on test" in heads:
             test = tested[agent]
-            cells += [f"{test.value:.3f}" if test.n else "-", _interval(test)]
+            told = f"{test.value:.3f}" if test.n == each.n else f"{test.value:.3f} (n={test.n})"
+            cells += [told if test.n else "-", _interval(test)]
         if exact:
             cells.append(f"{estimate(strata(exact, agent, track, 'regret')).value:.3f}")
         tasks = sum(len(runs) > 0 for runs in strata(cases, agent, track, number))

@@ -164,7 +164,8 @@ def validate(
     if keeper.refused is not None:
         print(f"{folder / VALIDATION_FILE} can't be written, so the verdicts are not kept: {keeper.refused}", file=sys.stderr)
     rows = found.content["rows"].values()
-    if keeper.refused is not None or not rows or not all(row["ok"] for row in rows):
+    lost = not all(verdict.ok for verdict in found.verdicts.values())  # also where an earlier verdict stays
+    if keeper.refused is not None or lost or not rows or not all(row["ok"] for row in rows):
         raise typer.Exit(1)
 
 

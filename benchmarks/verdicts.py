@@ -140,7 +140,8 @@ def unchanged(folder: Path, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, 
 def merged(before: Mapping[str, Any], check: Mapping[str, Any], rows: Mapping[str, Verdict]) -> dict[str, Any]:
     """Verdicts of before, and those of a new check.
 
-    Where a file was confirmed by both, the verdict that stands on more plans stays; else the new one counts.
+    Where a file was confirmed by both, the verdict that stands on more plans stays; else the new one counts, unless it comes from a
+    machine's fault: a replay that was lost looked at no plan.
 
     Args:
         before: of files that have not changed since, as `read_validation` gives it.
@@ -153,7 +154,8 @@ def merged(before: Mapping[str, Any], check: Mapping[str, Any], rows: Mapping[st
     checks, found = [*before["checks"], dict(check)], dict(before["rows"])
     for name, verdict in rows.items():
         old = found.get(name)
-        if old is None or not (old["ok"] and verdict.ok) or verdict.checked >= old["checked"]:
+        lost = not verdict.ok and not verdict.checked
+        if old is None or not old["ok"] or (not verdict.ok and not lost) or (verdict.ok and verdict.checked >= old["checked"]):
             found[name] = asdict(verdict) | {"check": len(checks) - 1}
     used = sorted({row["check"] for row in found.values()} | {len(checks) - 1})
     return {

@@ -115,7 +115,14 @@ class Case:
         """
         if not self.scored:
             return math.nan
-        return self._factor(run) * self.validation.on_test(run, track) / (self.anchors.best - self.anchors.uniform)
+        gained = self._factor(run) * self.validation.on_test(run, track) - self._uniform_on_test
+        return gained / (self.anchors.best - self.anchors.uniform)
+
+    @functools.cached_property
+    def _uniform_on_test(self) -> float:
+        """One zero for all agents: that of an environment with the best uniform setting, whatever setting others found best."""
+        found = (self.validation.uniform_on_test(run) for run in self.runs if self._factor(run) == 1)
+        return next((uniform for uniform in found if not math.isnan(uniform)), math.nan)
 
     @functools.cached_property
     def example_worth(self) -> float:

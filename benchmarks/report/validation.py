@@ -89,14 +89,14 @@ class Validation:
         return self.refusals.get(_file(run), "")
 
     def on_test(self, run: Run, track: str) -> float:
-        """What the plan that a run is judged by returns on the test split above the best uniform setting's plan there.
-
-        It is on the run's own scale; NaN where no validation has measured it.
-        """
+        """What the plan that a run is judged by returns on the test split; on the run's own scale, NaN where nobody measured it."""
         known = self.tests.get(_file(run), {})
-        worth = next((known[plan] for plan in _PLANS[track] if known.get(plan) is not None), None)
-        uniform = known.get("uniform")
-        return math.nan if worth is None or uniform is None else worth - uniform
+        return next((worth for plan in _PLANS[track] if (worth := known.get(plan)) is not None), math.nan)
+
+    def uniform_on_test(self, run: Run) -> float:
+        """What the plan of the best uniform setting of a run's environment returns there, likewise."""
+        uniform = self.tests.get(_file(run), {}).get("uniform")
+        return math.nan if uniform is None else uniform
 
     def told(self, runs: Iterable[Run]) -> str:
         """In a sentence: how many of the runs that are done were confirmed, when, by what, and what of the others."""

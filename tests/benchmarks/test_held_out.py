@@ -18,9 +18,12 @@ from benchmarks.__main__ import app
 from benchmarks.budgets import inner_of
 from benchmarks.checks import problems_of
 from benchmarks.derived_columns import DERIVED, with_derived
+from benchmarks.engine import Lost
 from benchmarks.held_out import best_uniform, held_out, return_on_test
 from benchmarks.leaderboard import Validated, as_measured, page
 from benchmarks.plans import cut_to
+from benchmarks.report.cases import by_suite
+from benchmarks.report.validation import Validation
 from benchmarks.results import Run, best_row, head_of, run_path, write_run
 from benchmarks.results_folder import claim
 from benchmarks.suites import SUITES, Case, Suite
@@ -31,12 +34,13 @@ from reptile_env.tasks import registry
 from tests.suites import TINY, Here, made
 
 LIVE = Suite("live", 1, "for tests", (Case("digits-mlp", "digits-mlp", 40),), seeds=2)
+COARSE = Suite("coarse", 1, "for tests", (Case("mnist1d-gru", "mnist1d-gru", 20),))
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The suites, and no new process."""
-    for suite in (TINY, LIVE):
+    for suite in (TINY, LIVE, COARSE):
         monkeypatch.setitem(SUITES, suite.title, suite)
     monkeypatch.setattr(validation, "LocalEngine", lambda workers: Here())
 
@@ -100,11 +104,64 @@ def test_under_a_budget_the_uniform_plan_meets_it_and_tables_know_their_test_spl
 
 
 def test_without_a_test_split_there_is_nothing_to_tell(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(self: Any, plan: Any) -> Any:
-        raise ValueError("no test split")
-
-    monkeypatch.setattr("reptile_env.evaluation.live.LiveEvaluator.test", missing)
+    monkeypatch.setattr("reptile_env.evaluation.live.LiveEvaluator.has_test", False)
     assert held_out(run).test is None
+
+
+def test_a_fault_on_the_test_split_is_no_missing_split(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any, plan: Any) -> Any:
+        raise ValueError("labels out of range")
+
+    monkeypatch.setattr("reptile_env.evaluation.live.LiveEvaluator.test", broken)
+    with pytest.raises(ValueError, match="labels out of range"):
+        held_out(run)
+
+
+def test_agents_with_other_sweeps_are_told_from_one_zero(tmp_path: Path) -> None:
+    # Listed rates are fewer, so dqn's best uniform setting is another one than random's.
+    first, second = made("random", suite=COARSE), made("dqn", suite=COARSE)
+    folder = written(tmp_path, first, second)
+    (suite,) = by_suite([first, second])
+    (case,) = dataclasses.replace(suite, validation=Validation.read(folder, suite.name)).cases
+    assert case.lead.agent == "random"
+    rows = json.loads((folder / "validation.json").read_text())["rows"]
+    zero = rows["random/mnist1d-gru.0.run"]["test"]["uniform"]
+    assert rows["dqn/mnist1d-gru.0.run"]["test"]["uniform"] != zero
+    for each in (first, second):
+        factor = each.scale["scale"] / first.scale["scale"]
+        worth = rows[f"{each.agent}/mnist1d-gru.0.run"]["test"]["best"] * factor - zero
+        assert case.on_test(each, "search") == pytest.approx(worth / (case.anchors.best - case.anchors.uniform))
+
+
+def test_a_run_of_another_suite_is_refused() -> None:
+    (problem,) = problems_of(dataclasses.replace(made("random"), suite="core-v9 (official)"), TINY, [])
+    assert (problem.what, problem.received) == ("suite", "tiny-v1")
+
+
+def test_a_replay_that_was_lost_takes_no_verdict_away(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    class Dying(Here):
+        def run(self, work: Any, jobs: Any) -> Any:
+            yield from ((job, Lost("killed for memory")) for job in jobs)
+
+    folder = written(tmp_path, run)
+    before = json.loads((folder / "validation.json").read_text())["rows"]
+    monkeypatch.setattr(validation, "LocalEngine", lambda workers: Dying())
+    assert main("validate", folder, "--all") == 1
+    assert "killed for memory" in capsys.readouterr().out
+    after = json.loads((folder / "validation.json").read_text())["rows"]
+    assert {name: row["ok"] for name, row in after.items()} == dict.fromkeys(before, True)
+
+
+def test_a_file_cannot_write_into_the_page() -> None:
+    markdown = "x.\n\n## core-v9\n\n| **mine** | 1.000 |\n"
+    forged = dataclasses.replace(made("random"), machine={"processor": markdown}, git="<b>`")
+    check = {"validated": "2026-01-02T03:04:05", "sample": "all | plans", "machine": markdown}
+    text = page([Validated(Path("made"), {"checks": [check], "rows": {"x": {"check": 0}}, "failed": []}, [forged], 0)])
+    assert "\n## core-v9" not in text
+    assert "mine** |" not in text
+    assert "<b>" not in text
 
 
 def test_the_leaderboard_tells_what_plans_are_worth_on_the_test_split(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_returns_on_test_are_put_on_the_scale_of_the_task_like_all_others(tmp_pa
     (suite,) = by_suite([fine, coarse, transferred])
     (case,) = type(suite)(suite.name, suite.runs, Validation.read(folder, suite.name)).cases
     assert judged(case, fine, "search", "test") == pytest.approx(0.5)
-    assert judged(case, coarse, "search", "test") == pytest.approx(0.8 * 0.5)
+    assert judged(case, coarse, "search", "test") == pytest.approx((0.8 * 1.3 - 1.0) / 0.6)  # the same zero for both
     assert judged(case, transferred, "transfer", "test") == pytest.approx(0.5)
     assert math.isnan(judged(suite.cases[0], fine, "search", "test"))
 
