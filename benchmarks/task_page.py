@@ -24,9 +24,10 @@ Written by `python -m benchmarks tasks-page` from the registry and the calibrati
 `python -m benchmarks checkpoints NAME` trains a network again and calibrates it, `--calibrate-only` verifies the numbers.
 
 A return of 0 is the dense network and 1 the best uniform rate. **random** is the mean return of random plans and then the best of
-200; **best** is the best plan known. **ms** is a measurement of a whole plan, one thread, on the machine that calibrated it (2
-cores, CPU). A dash: not calibrated yet. Under a budget the final MACs are capped at a fraction of the dense network's, and random
-search fills that budget.
+200; **best** is the best plan known. **plan** is the time of a measurement of a whole plan, **step** that of a step of the
+environment, which changes one group and measures; both in milliseconds, medians, one thread, on the machine that calibrated it (2
+cores, CPU, not idle). A dash: not calibrated yet. Under a budget the final MACs are capped at a fraction of the dense network's,
+and random search fills that budget.
 """
 
 
@@ -38,6 +39,8 @@ def page() -> str:
         members = [row for row in rows if row["suite"] == suite]
         if members:
             parts.append(f"## {suite.capitalize()} tasks\n\n{about}\n\n{_networks(members)}")
+            if any(row["reported"] for row in members):
+                parts.append(f"### Beside what others report, on test data\n\n{_reported(members)}")
             known = [row for row in members if registry.references().get(row["name"], {}).get("budgets")]
             if known:
                 parts.append(
@@ -51,7 +54,7 @@ def page() -> str:
 
 
 def _networks(rows: list[dict[str, Any]]) -> str:
-    head = ["name", "family", "groups", "params", "MACs", "valid", "test", "w", "uniform", "random", "best", "ms"]
+    head = ["name", "family", "groups", "params", "MACs", "valid", "test", "w", "uniform", "random", "best", "plan", "step"]
     lines = []
     for row in rows:
         known = registry.references().get(row["name"], {})
@@ -66,10 +69,15 @@ def _networks(rows: list[dict[str, Any]]) -> str:
                 _number(row["uniform_rate"], 2),
                 f"{_number(drawn.get('mean'), 2)} / {_number(drawn.get('best_of_200'), 2)}",
                 _number(row["best_known"], 2),
-                _number(row["seconds"] and 1e3 * row["seconds"], 1),
+                *(_number(row[key] and 1e3 * row[key], 1) for key in ("seconds", "step_seconds")),
             ]
         )
     return _table(head, lines)
+
+
+def _reported(rows: list[dict[str, Any]]) -> str:
+    lines = [[f"`{row['name']}`", _number(row["test"], 3), row["reported"]] for row in rows if row["reported"]]
+    return _table(["name", "test here, not pruned", "reported"], lines)
 
 
 def _budgets(rows: list[dict[str, Any]]) -> str:

@@ -61,9 +61,10 @@ def tasks() -> list[dict[str, Any]]:
     """All registered tasks, a row each.
 
     Returns:
-        Of each: name, family, data, licence, suite and split; and, as calibrated, the number of groups, params, macs, the
-        dense network's metric on the validation and test split (``valid``, ``test``), ``uniform_rate``, ``best_known`` (return
-        of the best plan known) and ``seconds`` of a measurement on the machine that calibrated it. None where it was not.
+        Of each: name, family, data, licence, suite, split and what others report for the data (``reported``); and, as
+        calibrated, the number of groups, params, macs, the dense network's metric on the validation and test split (``valid``,
+        ``test``), ``uniform_rate``, ``best_known`` (return of the best plan known), and ``seconds`` of a measurement of a
+        whole plan and ``step_seconds`` of an environment's step on the machine that calibrated it. None where it was not.
     """
     rows = []
     for spec in _specs.values():
@@ -71,7 +72,7 @@ def tasks() -> list[dict[str, Any]]:
         del row["builder"], row["trainer"]
         known = references().get(spec.name, {})
         dense, uniform, best = (known.get(part, {}) for part in ("dense", "uniform", "best_known"))
-        row |= {key: known.get(key) for key in ("groups", "params", "macs", "seconds")}
+        row |= {key: known.get(key) for key in ("groups", "params", "macs", "seconds", "step_seconds")}
         row |= {"valid": dense.get("valid"), "test": dense.get("test")}
         rows.append(row | {"uniform_rate": uniform.get("rate"), "best_known": best.get("return")})
     return rows

@@ -20,6 +20,8 @@ class TaskSpec:
         suite: ``core`` needs no data but what packages bring, ``real`` reads or downloads its data, ``transfer`` is one of a
             family of networks.
         split: ``train`` or ``test``: whether agents may train on this network.
+        reported: what the literature, or a publisher of weights, reports for this data: the metric on test data, and of which
+            network; empty where nothing is comparable.
     """
 
     name: str
@@ -30,3 +32,4 @@ class TaskSpec:
     trainer: str = ""
     suite: str = "core"
     split: str = "train"
+    reported: str = ""
