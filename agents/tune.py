@@ -1,10 +1,13 @@
 """``python -m agents tune``: hyperparameters by Optuna (Akiba et al., KDD 2019) over ``hyperparameters/spaces.yaml``.
 
-Networks of split ``test`` are refused, and the seeds are others than those that benchmarks report.
+The shipped setting is the first that is tried, so that a study says what tuning gains. Networks of split ``test`` are refused, and
+the seeds are others than those that benchmarks report.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -73,7 +76,7 @@ class Study:
 
 
 def tune(study: Study, options: Options, out: Path) -> int:
-    """Try settings, and keep in a new folder `out` every trial (``study.log``) and the best setting (``best.yaml``).
+    """Try settings, and keep in a new folder `out` every trial (``study.log``, ``trials.csv``) and the best one (``best.yaml``).
 
     Args:
         study: what is tuned.
@@ -138,6 +141,21 @@ def suggest(trial: Trial, space: Mapping[str, Mapping[str, Any]]) -> dict[str, A
     return found
 
 
+def shipped(agent: str, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The setting of an agent's own file, as parameters of a trial, see `suggest`.
+
+    Raises:
+        ValueError: the space leaves it out.
+    """
+    settings, found = make_agent(agent).settings, {}
+    for name, among in space.items():
+        value = settings[name]
+        if not (value in among["choices"] if "choices" in among else among["low"] <= value <= among["high"]):
+            raise ValueError(f"{agent}: {SPACES.name} leaves out the shipped {name}: {value!r}; put it there")
+        found[name] = among["choices"].index(value) if "choices" in among else value
+    return found
+
+
 def _record(study: Study, options: Options) -> dict[str, Any]:
     return {"command": "tune", "study": asdict(study), "options": options.to_dict(), "versions": versions()}
 
@@ -159,6 +177,8 @@ def _try_all(
     kept = optuna.create_study(storage=storage, study_name=study.agent, direction="maximize", load_if_exists=True)
     for interrupted in kept.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         kept.tell(interrupted.number, state=TrialState.FAIL)
+    if not kept.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.WAITING)):
+        kept.enqueue_trial(shipped(study.agent, space))
     while len(done := kept.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < study.trials:
         # Seeded by what is done, so that a study taken up again asks for what it would have asked for.
         kept.sampler = optuna.samplers.TPESampler(seed=options.seed + len(done), multivariate=True)
@@ -166,7 +186,9 @@ def _try_all(
         chosen = suggest(trial, space)
         value = _value(study, options, envs, chosen)
         kept.tell(trial, value)
-        print(f"trial {len(done) + 1} of {study.trials}: {value:.4f}, best {kept.best_value:.4f}", flush=True)
+        first = " (the shipped setting)" if not done else ""
+        print(f"trial {len(done) + 1} of {study.trials}: {value:.4f}{first}, best {kept.best_value:.4f}", flush=True)
+        _write_trials(kept.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), space, out)
         _write_best(kept.best_trial, space, out)
     print(f"best setting: {out / 'best.yaml'}; `python -m agents train {study.agent} --hyperparameters` takes it")
     return 0
@@ -195,6 +217,18 @@ def _reached(trace: Trace, env: gym.Env[Any, Any], value: str) -> float:
     return reached if math.isnan(score) else score
 
 
+def _chosen(trial: FrozenTrial, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return suggest(optuna.trial.FixedTrial(trial.params), space)  # type: ignore[arg-type]
+
+
 def _write_best(best: FrozenTrial, space: Mapping[str, Mapping[str, Any]], out: Path) -> None:
-    chosen = suggest(optuna.trial.FixedTrial(best.params), space)  # type: ignore[arg-type]
-    write(out / "best.yaml", yaml.safe_dump(chosen, sort_keys=False))
+    write(out / "best.yaml", yaml.safe_dump(_chosen(best, space), sort_keys=False))
+
+
+def _write_trials(trials: Sequence[FrozenTrial], space: Mapping[str, Mapping[str, Any]], out: Path) -> None:
+    """Every setting with its value, for people and spreadsheets; the first one is the shipped setting."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["trial", "value", *space])
+    rows.writerows([number, f"{trial.value:.6f}", *_chosen(trial, space).values()] for number, trial in enumerate(trials, 1))
+    write(out / "trials.csv", text.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -41,16 +42,42 @@ def test_it_finds_the_best_of_what_it_tried(tmp_path: Path, capsys: pytest.Captu
     assert header["agent_settings"] == make_agent("ppo").settings | best
 
 
+def test_the_shipped_setting_is_tried_first_and_every_trial_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "sac", *QUICK, "--trials", "2", "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "trials.csv").open(encoding="utf-8")))
+    assert [float(row["value"]) for row in rows] == pytest.approx([value for _, value in trials(tmp_path, "sac")], abs=1e-6)
+    assert f"trial 1 of 2: {float(rows[0]['value']):.4f} (the shipped setting)" in told
+    settings = make_agent("sac").settings
+    assert {name: rows[0][name] for name in agents.tune.read_space("sac")} == {
+        name: str(settings[name]) for name in agents.tune.read_space("sac")
+    }
+    assert any(rows[1][name] != rows[0][name] for name in agents.tune.read_space("sac"))
+
+
+@pytest.mark.parametrize("agent", yaml.safe_load(agents.tune.SPACES.read_text(encoding="utf-8")))
+def test_every_space_holds_the_shipped_setting(agent: str) -> None:
+    space = agents.tune.read_space(agent)
+    chosen = agents.tune.suggest(optuna.trial.FixedTrial(agents.tune.shipped(agent, space)), space)
+    assert chosen == {name: make_agent(agent).settings[name] for name in space}
+
+
+def test_a_space_without_the_shipped_setting_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"leaves out the shipped learning_rate: 0\.002; put it there"):
+        agents.tune.shipped("sac", {"learning_rate": {"low": 0.1, "high": 0.2}})
+
+
+@pytest.mark.parametrize("call", [1, 3])
 def test_an_interrupted_study_tries_what_it_would_have_tried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main(["tune", "ppo", *QUICK, "--out", str(whole)]) == 0
     with monkeypatch.context() as patched:
-        patched.setattr(agents.tune, "_value", interrupted_in(3, agents.tune._value))
+        patched.setattr(agents.tune, "_value", interrupted_in(call, agents.tune._value))
         assert main(["tune", "ppo", *QUICK, "--out", str(cut)]) == 1
     assert "interrupted" in capsys.readouterr().err
-    assert len(trials(cut)) == 2
+    assert len(trials(cut)) == call - 1
     assert main(["tune", "--resume", str(cut)]) == 0
     assert trials(cut) == trials(whole)
 
