@@ -30,7 +30,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 MEL = Mel(rate=16_000, window=1024, transform=1024, hop=512, bands=40)
 QUIET = 1e-9  # added to powers before their logarithm, as the network was trained
 SUB_BANDS = 5
-W = 0.9
+W = 0.5
 
 
 class SubSpectralNorm(nn.Module):
