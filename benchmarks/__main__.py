@@ -21,7 +21,7 @@ from benchmarks.report.command import report
 from benchmarks.run_command import list_suites, run_suite
 from benchmarks.speed.run import PARTS, measure
 from benchmarks.table_command import table
-from benchmarks.task_commands import checkpoints, choose_w
+from benchmarks.task_commands import checkpoints, choose_w, times
 from benchmarks.task_page import tasks_page
 from benchmarks.transfer_family import transfer_family
 from benchmarks.validate import validate
@@ -37,6 +37,7 @@ def main() -> None:
 
 app.command()(checkpoints)
 app.command("choose-w")(choose_w)
+app.command()(times)
 app.command("transfer-family")(transfer_family)
 app.command()(correlations)
 app.command("tasks-page")(tasks_page)
@@ -114,6 +115,7 @@ def speed(
 
 if __name__ == "__main__":
     commands = (
-        "run, list, validate, report, leaderboard, better-plans, polish, checkpoints, choose-w, transfer-family, tasks-page, table"
+        "run, list, validate, report, leaderboard, better-plans, polish, checkpoints, choose-w, times, transfer-family, "
+        "tasks-page, table, correlations, quality or speed"
     )
-    sys.exit(run(app, "python -m benchmarks", f"{commands}, correlations, quality or speed"))
+    sys.exit(run(app, "python -m benchmarks", commands))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +15,7 @@ from agents.coordinate_ascent import CoordinateAscent
 from agents.random_search import RandomSearch
 from agents.trace import Row
 from benchmarks.budgets import BUDGETS, SAMPLE, Found, budgeted, inner_of, known_best, share_best, table_optimum
+from benchmarks.times import measured_times
 from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
 from reptile_env.evaluation.live import LiveEvaluator
 from reptile_env.evaluation.reference import uniform_plan
@@ -24,7 +23,6 @@ from reptile_env.evaluation.reference import uniform_plan
 RANDOM_PLANS = 2000  # ten samples of 200, so that "best of 200" is a mean and not one draw
 SEARCH_EVALUATIONS = 5000  # of each search
 CAPPED_PLANS = 600  # random ones under each budget
-TIMED_STEPS = 60  # at least, whose median is the time of a step
 CAPPED_SHARE = 2  # a search under a budget has this part of the evaluations
 Progress = Callable[[str, float], None]
 
@@ -85,9 +83,7 @@ def calibrate(
         "groups": len(evaluator.sizes),
         "params": reference.dense.params,
         "macs": reference.dense.macs,
-        # Of a whole plan, measured one after the other: the machine's number, not the task's.
-        "seconds": round(float(np.median([evaluator.measure(row.plan).seconds for row in rows[-SAMPLE:]])), 5),
-        "step_seconds": round(step_seconds(name, w), 5),
+        **measured_times(name, w),  # the machine's numbers, not the task's
         "w": reference.w,
         "scale": reference.scale,
         "dense": {"valid": reference.dense.metric, "test": dense_test.metric},
@@ -115,27 +111,6 @@ def calibrate(
     }
     share_best(entry, lambda better: evaluator.test(better).metric)
     return entry
-
-
-def step_seconds(name: str, w: float | None = None) -> float:
-    """What a step of the environment takes that measures after every decision: the median over random decisions in seconds.
-
-    A round before them is not timed: it builds what every later one uses.
-    """
-    env = gym.make("ReptilePrune-v0", task=name, measure="step", w=w)
-    env.action_space.seed(0)
-    taken: list[float] = []
-    for timed in (False, *[True] * math.ceil(TIMED_STEPS / len(inner_of(env).evaluator.sizes))):
-        env.reset(seed=0)
-        over = False
-        while not over:
-            action = env.action_space.sample()
-            start = time.perf_counter()
-            _, _, terminated, truncated, _ = env.step(action)
-            if timed:
-                taken.append(time.perf_counter() - start)
-            over = terminated or truncated
-    return float(np.median(taken))
 
 
 def check(name: str, entry: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""``python -m benchmarks checkpoints | choose-w``: what a built-in task needs before it ships."""
+"""``python -m benchmarks checkpoints | choose-w | times``: what a built-in task needs before it ships."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ import torch
 import typer
 from filelock import FileLock
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
 from rich.table import Table
 
 from agents.arguments import resolve_task
 from agents.cli import BadArgumentError
 from benchmarks.calibration import SEARCH_EVALUATIONS, calibrate
+from benchmarks.times import measured_times
+from benchmarks.transfer_family import write_member
 from benchmarks.weights import choose, survey
+from reptile_env.errors import unknown
 from reptile_env.evaluation.live import live_evaluator
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks import registry
 from reptile_env.tasks.checkpoints import save_checkpoint
+from reptile_env.tasks.transfer.members import MEMBERS
 
 REFERENCES = Path(registry.__file__).with_name("references.json")
 
@@ -96,6 +100,22 @@ def choose_w(
     except ValueError as error:
         print(f"{task}: {error}")
         raise typer.Exit(1) from None
+
+
+def times(
+    names: Annotated[list[str] | None, typer.Argument(help="calibrated tasks; all of them when left out")] = None,
+) -> None:
+    """Measure again what a plan and a step take on this machine, which should be idle; the rest of the references stays."""
+    torch.set_num_threads(1)
+    known = registry.references()
+    chosen = names or list(known)
+    for name in chosen:
+        if name not in known:
+            raise BadArgumentError(str(unknown("calibrated task", name, known)))
+    for name in track(chosen, "times"):
+        write = write_member if name in MEMBERS else write_reference
+        write(name, registry.references()[name] | measured_times(name))
+        registry.forget()
 
 
 def write_reference(name: str, entry: dict[str, Any], before: dict[str, Any] | None = None) -> bool:

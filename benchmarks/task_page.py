@@ -25,9 +25,9 @@ Written by `python -m benchmarks tasks-page` from the registry and the calibrati
 
 A return of 0 is the dense network and 1 the best uniform rate. **random** is the mean return of random plans and then the best of
 200; **best** is the best plan known. **plan** is the time of a measurement of a whole plan, **step** that of a step of the
-environment, which changes one group and measures; both in milliseconds, medians, one thread, on the machine that calibrated it (2
-cores, CPU, not idle). A dash: not calibrated yet. Under a budget the final MACs are capped at a fraction of the dense network's,
-and random search fills that budget.
+environment, which changes one group and measures; both in milliseconds, medians, one thread, on one machine (2 cores, CPU;
+`python -m benchmarks times` measures them again). A dash: not calibrated yet. Under a budget the final MACs are capped at a
+fraction of the dense network's, and random search fills that budget.
 """
 
 

@@ -51,13 +51,13 @@ def transfer_family(
         start = time.perf_counter()
         if train_again or not has_checkpoint(checkpoint):
             save_checkpoint(checkpoint, train_network(name))
-            _write(name, None)
+            write_member(name, None)
             print(f"{name}: trained in {time.perf_counter() - start:.0f} s", flush=True)
         done = registry.references().get(name, {}).get("evaluations", 0) >= evaluations
         if train_only or (done and not calibrate_again):
             continue
         try:
-            _write(name, _calibrated(name, evaluations))
+            write_member(name, _calibrated(name, evaluations))
         except ValueError as error:
             failed.append(name)
             print(error, flush=True)
@@ -101,7 +101,7 @@ def _told(entry: dict[str, Any]) -> str:
     )
 
 
-def _write(name: str, entry: dict[str, Any] | None) -> None:
+def write_member(name: str, entry: dict[str, Any] | None) -> None:
     """Replace one entry of the family's references, or take it out; a network a line. Several processes may write."""
     with FileLock(REFERENCES.with_suffix(".lock")):
         known: dict[str, Any] = json.loads(REFERENCES.read_text(encoding="utf-8"))
