@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,26 +72,38 @@ def transfer_family(
 def _calibrated(name: str, evaluations: int) -> dict[str, Any]:
     """The reference of a network whose checkpoint is there, with the first weight of its metric that makes it a benchmark.
 
+    A weight that it has already is tried first, without a survey: runs on the network stay comparable.
+
     Raises:
         ValueError: no weight does.
     """
-    choices = survey(live_evaluator(registry.make_task(name), Settings()), SURVEYED)
-    command = f"python -m benchmarks transfer-family {name} --calibrate-again --evaluations {evaluations}"
     known, refused = registry.references().get(name), None
-    for _ in range(ATTEMPTS):
+    command = f"python -m benchmarks transfer-family {name} --calibrate-again --evaluations {evaluations}"
+    for w in _weights(name, known):
         try:
-            choice = choose(choices)
+            entry = calibrate(name, evaluations=evaluations, w=w, budgets=(), known=known, command=command)
         except ValueError as error:
-            raise refused or ValueError(f"task {name!r}: {error}") from error
-        try:
-            entry = calibrate(name, evaluations=evaluations, w=choice.w, budgets=(), known=known, command=command)
-        except ValueError as error:
-            refused = error
-            choices.remove(choice)
+            refused = refused or error
             continue
         return entry | {"evaluations": evaluations}
     assert refused is not None
     raise refused
+
+
+def _weights(name: str, known: dict[str, Any] | None) -> Iterator[float]:
+    """The weight that a network has, then those that separate best in a survey."""
+    if known is not None:
+        yield known["w"]
+    choices = survey(live_evaluator(registry.make_task(name), Settings()), SURVEYED)
+    for attempt in range(ATTEMPTS):
+        try:
+            choice = choose(choices)
+        except ValueError as error:
+            if attempt or known is not None:
+                return  # why those before were refused says more
+            raise ValueError(f"task {name!r}: {error}") from error
+        choices.remove(choice)
+        yield choice.w
 
 
 def _told(entry: dict[str, Any]) -> str:

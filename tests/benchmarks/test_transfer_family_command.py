@@ -1,0 +1,80 @@
+"""``python -m benchmarks transfer-family``: which weights it tries, and what it keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from benchmarks import transfer_family
+from benchmarks.__main__ import app
+from benchmarks.weights import Choice
+from reptile_env.tasks import registry
+
+NAME = "transfer-mlp-3"
+KNOWN = registry.references()[NAME]["w"]
+SURVEYED = [Choice(w, 0.1, 1.0, mean, 1.5, 2.0) for w, mean in ((0.81, -1.05), (0.61, -0.5), (0.41, -0.9))]
+NEAREST = [0.81, 0.41, 0.61]  # by how near to -1 the mean of random plans is
+
+
+class Calibration:
+    """A stand-in that remembers the weights which are tried, and accepts some."""
+
+    def __init__(self, accepted: float | None, file: Path) -> None:
+        self.accepted, self.file = accepted, file
+        self.tried: list[float] = []
+
+    def __call__(self, name: str, *, w: float, **settings: Any) -> dict[str, Any]:
+        self.tried.append(w)
+        if w != self.accepted:
+            raise ValueError(f"refused with {w}")
+        return {**registry.references()[name], "w": w, "command": settings["command"]}
+
+    def run(self, *options: str) -> Result:
+        return CliRunner().invoke(app, ["transfer-family", NAME, "--evaluations", "20", *options])
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        entry: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))[NAME]
+        return entry
+
+
+def calibration(accepted: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calibration:
+    file = tmp_path / "references.json"
+    file.write_text(json.dumps({NAME: registry.references()[NAME] | {"evaluations": 10}}), encoding="utf-8")
+    stand_in = Calibration(accepted, file)
+    monkeypatch.setattr(transfer_family, "REFERENCES", file)
+    monkeypatch.setattr(transfer_family, "calibrate", stand_in)
+    monkeypatch.setattr(transfer_family, "survey", lambda *_: list(SURVEYED))
+    return stand_in
+
+
+def test_the_weight_that_a_network_has_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = calibration(KNOWN, tmp_path, monkeypatch)
+    assert again.run("--calibrate-again").exit_code == 0
+    assert again.tried == [KNOWN]
+    assert again.kept["w"] == KNOWN
+    assert again.kept["evaluations"] == 20
+    assert again.kept["command"] == f"python -m benchmarks transfer-family {NAME} --calibrate-again --evaluations 20"
+
+
+def test_where_it_is_refused_those_that_separate_best_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = calibration(0.41, tmp_path, monkeypatch)
+    assert again.run("--calibrate-again").exit_code == 0
+    assert again.tried == [KNOWN, *NEAREST[:2]]
+    assert again.kept["w"] == 0.41
+
+
+def test_a_network_that_no_weight_suits_is_named_and_its_reference_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = calibration(None, tmp_path, monkeypatch)
+    before = again.kept
+    result = again.run("--calibrate-again")
+    assert result.exit_code == 1
+    assert f"refused with {KNOWN}" in result.output
+    assert f"to be redesigned: {NAME}" in result.output
+    assert again.tried == [KNOWN, *NEAREST]
+    assert again.kept == before
