@@ -44,7 +44,7 @@ def _mobilenet() -> nn.Module:
 
 RECIPES = {
     "fashion-resnet20": Recipe("resnet", lambda: ResNet(20, channels=1), 0.9, {"epochs": 8, "rate": 0.2}),
-    "fashion-mobilenetv2": Recipe("mobilenet", _mobilenet, 0.9, {"epochs": 10, "rate": 0.1}),
+    "fashion-mobilenetv2": Recipe("mobilenet", _mobilenet, 0.65, {"epochs": 10, "rate": 0.1}),
 }
 
 
