@@ -107,8 +107,9 @@ def _correlations(entries: dict[str, Any]) -> str:
     told = "; ".join(f"{plans} random plans, a fine-tune of {steps} steps" for plans, steps in counts)
     return (
         "## How far a validation return can be trusted\n\n"
-        f"Spearman's rank correlation, by `python -m benchmarks correlations` ({told}): of the validation return with the test\n"
-        "return; of the validation return with the metric after the fine-tune; of the metric before with the metric after it.\n\n"
+        f"Spearman's rank correlation, by `python -m benchmarks correlations` ({told}): of\n"
+        "the validation return with the test return; of the validation return with the metric after the fine-tune; of the metric\n"
+        "before with the metric after it.\n\n"
         + _table(["task", "return, valid and test", "return and fine-tuned metric", "metric and fine-tuned metric"], lines)
         + f"\nAcross random plans the test split agrees ({_span(entries, 'valid_test')}). The best plans of searches differ by a\n"
         "few examples, and there it agrees far less, see [results](results.md). What a short fine-tune makes of a plan is another\n"
