@@ -18,6 +18,8 @@ from reptile_env.compression.producers import HEAD_COUNTS, is_depthwise
 if TYPE_CHECKING:
     from reptile_env.compression.groups import Axis, Structure
 
+QUERIES = ("query", "q_proj", "q_lin")  # the projection of queries in other libraries' attention layers
+
 
 def kept_positions(axis: Axis, structure: Structure, plan: Plan) -> NDArray[np.int64]:
     """Positions along `axis` that `plan` keeps, ascending."""
@@ -127,7 +129,7 @@ def install(model: nn.Module, tensors: Mapping[str, Tensor], dense: nn.Module | 
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")
         if path != last:
-            module, last = model.get_submodule(path), path
+            module, last = _at(model, path), path
         if _is_there(module, leaf, tensor):
             continue
         if leaf in module._parameters:
@@ -138,9 +140,16 @@ def install(model: nn.Module, tensors: Mapping[str, Tensor], dense: nn.Module | 
             raise KeyError(f"{name} is no parameter or buffer of the network")
         touched[path] = module
     for path, module in touched.items():
-        _follow(module, module if dense is None else dense.get_submodule(path))
-        if path:
-            _follow_heads(model.get_submodule(path.rpartition(".")[0]))
+        _follow(module, module if dense is None else _at(dense, path))
+    for path in {path.rpartition(".")[0] for path in touched if path}:
+        _follow_heads(_at(model, path))
+
+
+def _at(model: nn.Module, path: str) -> nn.Module:
+    """`nn.Module.get_submodule`, which asks twice at every dot, for networks that are cut hundreds of times a second."""
+    for name in path.split(".") if path else ():
+        model = model._modules[name]  # type: ignore[assignment]
+    return model
 
 
 def _is_there(module: nn.Module, leaf: str, tensor: Tensor) -> bool:
@@ -192,10 +201,10 @@ def _follow(module: Any, dense: Any) -> None:
 
 def _follow_heads(module: nn.Module) -> None:
     """Number of heads of another library's attention layer from the width of its projections."""
+    if module._modules.keys().isdisjoint(QUERIES):
+        return
     width = next((getattr(module, n) for n in ("attention_head_size", "head_dim", "dim_per_head") if hasattr(module, n)), None)
-    query = next(
-        (getattr(module, n) for n in ("query", "q_proj", "q_lin") if isinstance(getattr(module, n, None), nn.Linear)), None
-    )
+    query = next((getattr(module, n) for n in QUERIES if isinstance(getattr(module, n, None), nn.Linear)), None)
     if not isinstance(width, int) or query is None:
         return
     for name, value in [*((n, query.out_features // width) for n in HEAD_COUNTS), ("all_head_size", query.out_features)]:
