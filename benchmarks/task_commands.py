@@ -19,14 +19,14 @@ from agents.arguments import resolve_task
 from agents.cli import BadArgumentError
 from benchmarks.calibration import SEARCH_EVALUATIONS, calibrate
 from benchmarks.times import measured_times
-from benchmarks.transfer_family import write_member
+from benchmarks.transfer_family import calibrated, write_member
 from benchmarks.weights import choose, survey
 from reptile_env.errors import unknown
 from reptile_env.evaluation.live import live_evaluator
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks import registry
 from reptile_env.tasks.checkpoints import save_checkpoint
-from reptile_env.tasks.transfer.members import MEMBERS
+from reptile_env.tasks.transfer.members import MEMBERS, SUITE
 
 REFERENCES = Path(registry.__file__).with_name("references.json")
 
@@ -69,9 +69,13 @@ def checkpoints(
             show = _teller(progress, spec.name)
             if not calibrate_only and spec.trainer:
                 trained = registry.resolve(spec.trainer)(spec.name, lambda done, show=show: show("training", done))
-                save_checkpoint(spec.name, trained)
+                save_checkpoint(f"{SUITE}/{spec.name}" if spec.name in MEMBERS else spec.name, trained)
                 registry.forget()
-            if not train_only:
+            if train_only:
+                continue
+            if spec.name in MEMBERS:  # as `transfer-family` does it
+                write_member(spec.name, calibrated(spec.name, evaluations))
+            else:
                 write_reference(spec.name, calibrate(spec.name, show, evaluations, known=registry.references().get(spec.name)))
                 registry.forget()
 
