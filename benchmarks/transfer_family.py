@@ -42,6 +42,8 @@ def transfer_family(
     evaluations: Annotated[int, typer.Option(help="of each search for the best known plan")] = EVALUATIONS,
 ) -> None:
     """Train the networks of the transfer family, choose the weights of their metrics, and calibrate them."""
+    if evaluations < 1:
+        raise BadArgumentError(f"--evaluations {evaluations}: give at least 1")
     for name in names or ():
         if name not in members.MEMBERS:
             raise BadArgumentError(str(unknown("network of the family", name, members.MEMBERS)))

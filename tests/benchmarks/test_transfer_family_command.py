@@ -109,3 +109,8 @@ def test_polish_writes_a_network_where_its_reference_is(tmp_path: Path, monkeypa
     again.file.write_text(json.dumps({NAME: {**known, "w": 0.1}}), encoding="utf-8")
     assert CliRunner().invoke(app, ["polish", NAME]).exit_code == 1
     assert again.kept["w"] == 0.1
+
+
+def test_no_evaluation_is_refused() -> None:
+    result = CliRunner().invoke(app, ["transfer-family", NAME, "--evaluations", "0"])
+    assert "--evaluations 0: give at least 1" in str(result.exception)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import reptile_env
+from agents.cli import run as run_app
+from benchmarks.__main__ import app
 from benchmarks.budgets import budgeted, table_optimum
 from benchmarks.plans import cut_to, random_plans
 from benchmarks.weights import Choice, choose, survey
@@ -38,6 +40,12 @@ def test_the_choice_separates_and_puts_random_as_far_below_as_uniform_is_above()
 def test_no_plan_is_refused() -> None:
     with pytest.raises(ValueError, match="plans=0; give at least 1"):
         survey(make("digits-mlp").evaluator, 0)
+
+
+@pytest.mark.parametrize("cost", ["mac", "latency"])
+def test_a_cost_that_cannot_be_weighed_is_refused(cost: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app(app, "python -m benchmarks", "a command", ["choose-w", "digits-mlp", "--cost", cost]) == 2
+    assert f"unknown cost '{cost}'; known: params, macs, bytes" in capsys.readouterr().err
 
 
 def test_random_plans_are_those_of_their_widths() -> None:
