@@ -64,6 +64,9 @@ def test_references_under_a_budget_keep_it_and_are_on_the_scale_of_the_task() ->
     assert best["return"] == env.reference.return_of(measured)
     assert best["return"] >= max(found["uniform"]["return"], found["random"]["best_of_200"])
     assert 0.3 < found["random"]["mean_relative_cost"] <= 0.4  # random search fills its budget
+    tight = budgeted("digits-mlp", 0.15, 20, 5, lambda step, done: None)
+    assert 0.12 < tight["random"]["mean_relative_cost"] <= 0.15
+    assert tight["best_known"]["relative_cost"] <= 0.15
 
 
 def test_the_table_knows_an_optimum_as_the_network_measures_it() -> None:
