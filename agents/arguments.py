@@ -19,6 +19,7 @@ from agents.cli import BadArgumentError
 from agents.registry import AgentSpec
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.errors import unknown
+from reptile_env.tasks.registry import task_spec
 
 if TYPE_CHECKING:
     from reptile_env.tasks.task import Task
@@ -87,13 +88,17 @@ def resolve_task(text: str) -> Task:
     """The task that ``NAME`` or ``module:function`` names; modules are looked for in the current directory too.
 
     Raises:
-        BadArgumentError: no such task, module or function, or one that does not make a task.
+        BadArgumentError: no such task, module or function, one that makes no task, or a task whose data or packages are missing.
     """
     if ":" not in text:
         try:
-            return reptile_env.make_task(text)
+            task_spec(text)
         except ValueError as error:
             raise BadArgumentError(f"--task: {error}; or module:function for a task of your own") from error
+        try:
+            return reptile_env.make_task(text)
+        except (ValueError, OSError, ImportError) as error:
+            raise BadArgumentError(f"--task {text}: {error}") from error
     module_name, _, function_name = text.partition(":")
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

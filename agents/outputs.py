@@ -99,4 +99,6 @@ class BestPlanFile:
         """Take note of an evaluated plan."""
         if improved and row.plan_return > self._return:
             self._return = row.plan_return
-            write_json(self._path, {"agent": trace.agent, "task": trace.task, "env_settings": trace.env_settings} | row.to_dict())
+            known = {"agent": trace.agent, "task": trace.task, "env_settings": trace.env_settings}
+            marked = {"test_networks": list(trace.test_networks)} if trace.test_networks else {}
+            write_json(self._path, known | marked | row.to_dict())

@@ -120,4 +120,6 @@ def _summary(trace: Trace, out: Path) -> str:
         best += f" (plan {row.evaluation} of {len(trace.rows)})"
     policy = f"\nfinal policy: return {trace.policy.episode_return:.3f}" if trace.policy is not None else ""
     scale = "return: 0 is the dense network, 1 the best uniform rate"
-    return f"{best}{policy}\n{scale}\nresults: {out}"
+    met = trace.test_networks
+    marked = f"\ntrained on test networks, so no score of a policy on them counts: {', '.join(met)}" if met else ""
+    return f"{best}{policy}{marked}\n{scale}\nresults: {out}"

@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 from agents.cli import BadArgumentError
 from benchmarks.held_out import return_on_test
 from benchmarks.plans import cut_to, random_plans
+from benchmarks.task_commands import left_out_where_it_fails
 from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
 from reptile_env.compression.plan import Request
 from reptile_env.evaluation.live import live_evaluator
@@ -97,10 +98,14 @@ def correlations(
         def follow(bar: TaskID) -> Callable[[float], None]:
             return lambda done: progress.update(bar, completed=done)
 
+        failed: list[str] = []
         for name in chosen:
-            found = correlate(name, plans, follow(progress.add_task(name, total=1.0)))
-            _write(name, found)
-            progress.console.print(name, json.dumps(found))
+            with left_out_where_it_fails(name, failed):
+                found = correlate(name, plans, follow(progress.add_task(name, total=1.0)))
+                _write(name, found)
+                progress.console.print(name, json.dumps(found))
+    if failed:
+        raise typer.Exit(1)
 
 
 def _write(name: str, found: dict[str, Any]) -> None:

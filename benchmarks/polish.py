@@ -18,9 +18,11 @@ from agents.cli import BadArgumentError
 from benchmarks.budgets import inner_of, share_best
 from benchmarks.plans import cut_to
 from benchmarks.task_commands import write_reference
+from benchmarks.transfer_family import write_member
 from reptile_env.compression.plan import Plan, removal_count
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.tasks import registry
+from reptile_env.tasks.transfer.members import MEMBERS
 
 
 def polished(
@@ -123,7 +125,8 @@ def polish(
                 continue
             finally:
                 progress.advance(bar)
-            if after != known[name] and not write_reference(name, after, known[name]):
+            write = write_member if name in MEMBERS else write_reference
+            if after != known[name] and not write(name, after, known[name]):
                 print(f"{name}: left as it is, for another process has changed it meanwhile; run this again", file=sys.stderr)
                 broken = True
                 continue

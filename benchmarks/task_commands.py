@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,14 +21,15 @@ from agents.arguments import resolve_task
 from agents.cli import BadArgumentError
 from benchmarks.calibration import SEARCH_EVALUATIONS, calibrate
 from benchmarks.times import measured_times
-from benchmarks.transfer_family import write_member
+from benchmarks.transfer_family import calibrated, write_member
 from benchmarks.weights import choose, survey
+from reptile_env.compression.cost import COSTS
 from reptile_env.errors import unknown
 from reptile_env.evaluation.live import live_evaluator
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks import registry
 from reptile_env.tasks.checkpoints import save_checkpoint
-from reptile_env.tasks.transfer.members import MEMBERS
+from reptile_env.tasks.transfer.members import MEMBERS, SUITE
 
 REFERENCES = Path(registry.__file__).with_name("references.json")
 
@@ -47,6 +50,16 @@ def _teller(progress: Progress, name: str) -> Callable[[str, float], None]:
     return show
 
 
+@contextlib.contextmanager
+def left_out_where_it_fails(name: str, failed: list[str]) -> Iterator[None]:
+    """A task that can't be made or shows too little is told of and noted in `failed`; those behind it are done all the same."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        print(f"{name}: left out, {type(error).__name__}: {error}", file=sys.stderr)
+        failed.append(name)
+
+
 def checkpoints(
     names: Annotated[list[str] | None, typer.Argument(help="tasks; all that are trained here when left out")] = None,
     calibrate_only: Annotated[bool, typer.Option("--calibrate-only", help="keep the shipped checkpoints")] = False,
@@ -64,16 +77,28 @@ def checkpoints(
     except ValueError as error:
         raise BadArgumentError(str(error)) from error
     torch.set_num_threads(1)  # so that any machine gives the shipped weights
+    failed: list[str] = []
     with _bars() as progress:
         for spec in specs:
-            show = _teller(progress, spec.name)
-            if not calibrate_only and spec.trainer:
-                trained = registry.resolve(spec.trainer)(spec.name, lambda done, show=show: show("training", done))
-                save_checkpoint(spec.name, trained)
-                registry.forget()
-            if not train_only:
-                write_reference(spec.name, calibrate(spec.name, show, evaluations, known=registry.references().get(spec.name)))
-                registry.forget()
+            with left_out_where_it_fails(spec.name, failed):
+                show = _teller(progress, spec.name)
+                if not calibrate_only and spec.trainer:
+                    trained = registry.resolve(spec.trainer)(spec.name, lambda done, show=show: show("training", done))
+                    save_checkpoint(f"{SUITE}/{spec.name}" if spec.name in MEMBERS else spec.name, trained)
+                    registry.forget()
+                if not train_only:
+                    _calibrate(spec.name, evaluations, show)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _calibrate(name: str, evaluations: int, show: Callable[[str, float], None]) -> None:
+    """Measure the references of a task and write them."""
+    if name in MEMBERS:  # as `transfer-family` does it
+        write_member(name, calibrated(name, evaluations))
+    else:
+        write_reference(name, calibrate(name, show, evaluations, known=registry.references().get(name)))
+        registry.forget()
 
 
 def choose_w(
@@ -82,6 +107,8 @@ def choose_w(
     cost: Annotated[str, typer.Option(help="what the utility weighs")] = "macs",
 ) -> None:
     """Measure random plans once and show what every weight of the metric makes of them."""
+    if cost not in (weighable := [known for known in COSTS if known != "latency"]):  # latency needs a device, which none names here
+        raise BadArgumentError(str(unknown("cost", cost, weighable)))
     torch.set_num_threads(1)
     evaluator = live_evaluator(resolve_task(task), Settings())
     try:
@@ -112,10 +139,14 @@ def times(
     for name in chosen:
         if name not in known:
             raise BadArgumentError(str(unknown("calibrated task", name, known)))
+    failed: list[str] = []
     for name in track(chosen, "times"):
-        write = write_member if name in MEMBERS else write_reference
-        write(name, registry.references()[name] | measured_times(name))
-        registry.forget()
+        with left_out_where_it_fails(name, failed):
+            write = write_member if name in MEMBERS else write_reference
+            write(name, registry.references()[name] | measured_times(name))
+            registry.forget()
+    if failed:
+        raise typer.Exit(1)
 
 
 def write_reference(name: str, entry: dict[str, Any], before: dict[str, Any] | None = None) -> bool:

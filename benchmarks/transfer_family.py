@@ -42,6 +42,8 @@ def transfer_family(
     evaluations: Annotated[int, typer.Option(help="of each search for the best known plan")] = EVALUATIONS,
 ) -> None:
     """Train the networks of the transfer family, choose the weights of their metrics, and calibrate them."""
+    if evaluations < 1:
+        raise BadArgumentError(f"--evaluations {evaluations}: give at least 1")
     for name in names or ():
         if name not in members.MEMBERS:
             raise BadArgumentError(str(unknown("network of the family", name, members.MEMBERS)))
@@ -58,7 +60,7 @@ def transfer_family(
         if train_only or (done and not calibrate_again):
             continue
         try:
-            write_member(name, _calibrated(name, evaluations))
+            write_member(name, calibrated(name, evaluations))
         except ValueError as error:
             failed.append(name)
             print(error, flush=True)
@@ -69,7 +71,7 @@ def transfer_family(
         raise typer.Exit(1)
 
 
-def _calibrated(name: str, evaluations: int) -> dict[str, Any]:
+def calibrated(name: str, evaluations: int) -> dict[str, Any]:
     """The reference of a network whose checkpoint is there, with the first weight of its metric that makes it a benchmark.
 
     A weight that it has already is tried first, without a survey: runs on the network stay comparable.
@@ -114,10 +116,21 @@ def _told(entry: dict[str, Any]) -> str:
     )
 
 
-def write_member(name: str, entry: dict[str, Any] | None) -> None:
-    """Replace one entry of the family's references, or take it out; a network a line. Several processes may write."""
+def write_member(name: str, entry: dict[str, Any] | None, before: dict[str, Any] | None = None) -> bool:
+    """Replace one entry of the family's references, or take it out; a network a line. Several processes may write.
+
+    Args:
+        name: of the network.
+        entry: the new one; None takes it out.
+        before: the one that it follows from; None: whatever there is goes.
+
+    Returns:
+        Whether it was written; not where another process has changed the entry since.
+    """
     with FileLock(REFERENCES.with_suffix(".lock")):
         known: dict[str, Any] = json.loads(REFERENCES.read_text(encoding="utf-8"))
+        if before is not None and known.get(name) != before:
+            return False
         known.pop(name, None)
         if entry is not None:
             known[name] = entry
@@ -125,3 +138,4 @@ def write_member(name: str, entry: dict[str, Any] | None) -> None:
         lines = ",\n".join(f" {json.dumps(each)}: {json.dumps(known[each], separators=(',', ':'))}" for each in ordered)
         write(REFERENCES, f"{{\n{lines}\n}}\n")
     registry.forget()
+    return True

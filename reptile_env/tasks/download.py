@@ -7,6 +7,7 @@ import errno
 import gzip
 import hashlib
 import http.client
+import lzma
 import os
 import shutil
 import ssl
@@ -111,7 +112,7 @@ def unpack(archive: Path, into: Path, member: str) -> Path:
         with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}-") as draft:
             try:
                 _extract(archive, member, draft)
-            except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
+            except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
                 what = str(error).partition("\n")[0].rstrip(":")
                 raise ValueError(f"{archive} can't be unpacked: {what}; remove it and fetch it again") from error
             if not Path(draft, member).is_dir():
@@ -153,6 +154,8 @@ def _extract(archive: Path, member: str, draft: str) -> None:
         with tarfile.open(archive) as tape:
             inside = [entry for entry in tape if entry.name == member or entry.name.startswith(f"{member}/")]
             tape.extractall(draft, inside, filter="data")
+            while tape.fileobj is not None and tape.fileobj.read(_CHUNK):
+                pass  # the checksum of a compressed archive is at its end
 
 
 def _has_entries(folder: Path) -> bool:

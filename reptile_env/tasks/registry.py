@@ -117,8 +117,9 @@ class Anchors(NamedTuple):
     best: float
 
     def score(self, episode_return: Returns) -> Returns:
-        """A return, or an array of them, on the scale of scores; NaN where nothing is known."""
-        return (episode_return - self.uniform) / (self.best - self.uniform)
+        """A return, or an array of them, on the scale of scores; NaN where nothing is known, or nothing better than uniform."""
+        span = self.best - self.uniform
+        return (episode_return - self.uniform) / (span if span > 0 else math.nan)
 
 
 UNKNOWN = Anchors(math.nan, math.nan)

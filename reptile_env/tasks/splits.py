@@ -70,8 +70,9 @@ class Split:
 
     def fingerprints(self) -> set[bytes]:
         """A hash of the inputs of every example, to find examples that two splits share."""
-        # As bytes: numpy has no bfloat16.
-        flat = [t.detach().reshape(len(self), -1).contiguous() for t in tensors_of(self.inputs)]
+        # By name: two dicts may hold the same in another order. As bytes: numpy has no bfloat16.
+        inputs = dict(sorted(self.inputs.items())) if isinstance(self.inputs, dict) else self.inputs
+        flat = [t.detach().reshape(len(self), -1).contiguous() for t in tensors_of(inputs)]
         columns = [t.view(torch.uint8).numpy() for t in flat]
         return {hashlib.blake2b(b"".join(c[i].tobytes() for c in columns), digest_size=16).digest() for i in range(len(self))}
 

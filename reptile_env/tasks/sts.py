@@ -143,8 +143,11 @@ def _model_folder() -> Path:
 def _split(path: Path, pairs: int, tokenizer: Any) -> Split:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; get it from {_ADDRESS}/{path.name}, or name the folder that holds it")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {error}; remove it and fetch it again") from error
     for number, row in enumerate(rows, 1):
         if len(row) != 3:
             raise ValueError(f"{path}, row {number}: a row is sentence, sentence, score; got {len(row)} fields")

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from reptile_env.errors import number
 from reptile_env.tasks.metrics import Score, resolve_loss, resolve_metric, score
 from reptile_env.tasks.splits import Split, as_split, call, own_generators
 
 BATCH_SIZE = 256
+_IGNORED = -100  # a label that cross-entropy leaves out
 _unnamed = itertools.count()
 
 
@@ -40,8 +42,8 @@ class Task:
 
     Raises:
         TypeError: `model`, data, metric or loss of the wrong type.
-        ValueError: NaN or infinite weights, an empty split, splits that share examples, a network that fails or gives different
-            outputs for the same input, outputs that the metric or loss cannot score, `w` outside (0, 1).
+        ValueError: NaN or infinite weights, an empty split, splits that share examples, labels out of range, a network that
+            fails or gives different outputs for the same input, outputs that the metric or loss cannot score, `w` outside (0, 1).
     """
 
     def __init__(
@@ -156,6 +158,21 @@ class Task:
             raise ValueError(
                 f"task {self.name!r}: the network gives different outputs for the same input, so no measurement could be repeated; "
                 "let it sample (dropout, latent variables) only when self.training: F.dropout(x, p, self.training)"
+            )
+        self._check_labels(name, split.targets, outputs)
+
+    def _check_labels(self, name: str, labels: Tensor, outputs: Any) -> None:
+        """Refuse classes that the network has no logit for: the loss would fail on them, of test data when all is done."""
+        if self.loss is not functional.cross_entropy or labels.is_floating_point():
+            return
+        if not isinstance(outputs, Tensor) or outputs.dim() < 2:
+            return
+        classes = outputs.shape[1]
+        labels = labels[labels != _IGNORED] if labels.dtype != torch.uint8 else labels
+        if labels.numel() and not (labels.min() >= 0 and labels.max() < classes):
+            raise ValueError(
+                f"task {self.name!r}: {name} holds labels from {labels.min()} to {labels.max()}, and the network has {classes} "
+                f"logits, for 0 to {classes - 1}; mend the labels, or give the network as many logits"
             )
 
     def _check_overlap(self) -> None:

@@ -77,7 +77,10 @@ def utterances(path: Path) -> Split:
     Raises:
         ValueError: a line of another form, or none; the message names it.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}; install aeon again") from error
     started, frames, targets = False, [], []
     for number, line in enumerate(lines, 1):
         if started and line.strip():

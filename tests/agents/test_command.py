@@ -138,6 +138,26 @@ def test_bad_arguments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", [["train", "random"], ["compress"]])
+@pytest.mark.parametrize("error", [ConnectionError, FileNotFoundError, ImportError, ValueError])
+def test_a_task_without_its_data_or_packages_says_what_to_do_in_a_line(
+    command: list[str],
+    error: type[Exception],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing(name: str) -> None:
+        raise error(f"{name}: what to do")
+
+    monkeypatch.setattr(reptile_env, "make_task", failing)
+    assert main([*command, "--task", "mnist-lenet5", "--out", str(tmp_path / "run")]) == 2
+    printed = capsys.readouterr().err
+    assert "--task mnist-lenet5: mnist-lenet5: what to do" in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_older_run_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.txt").write_text("kept")
     assert main(["train", "random", "--out", str(tmp_path)]) == 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import pytest
 
+from agents.__main__ import main
 from agents.registry import make_agent
 from agents.trace import Trace
 
@@ -61,6 +63,16 @@ def test_who_trains_on_a_test_network_is_marked() -> None:
     assert make_agent("random").run(alone, 3, 0).test_networks == ("transfer-mlp-7",)
     other = gym.make("ReptilePrune-v0", task="transfer-mlp-3", measure="round")
     assert make_agent("random").run(other, 3, 0).test_networks == ()
+
+
+@pytest.mark.parametrize(("network", "marked"), [("transfer-mlp-7", True), ("transfer-mlp-3", False)])
+def test_the_results_of_who_trains_on_a_test_network_say_so(
+    network: str, marked: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "random", "--task", network, "--steps", "3", "--out", str(tmp_path / "run")]) == 0
+    kept = json.loads((tmp_path / "run" / "best_plan.json").read_text(encoding="utf-8"))
+    assert kept.get("test_networks") == ([network] if marked else None)
+    assert (f"trained on test networks, so no score of a policy on them counts: {network}" in capsys.readouterr().out) is marked
 
 
 def test_a_search_is_on_one_network() -> None:

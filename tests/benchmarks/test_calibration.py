@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.budgets import budgeted, known_best
-from benchmarks.calibration import calibrate
+from benchmarks.calibration import calibrate, check
 from reptile_env.compression.plan import Plan
 from reptile_env.tasks import registry
 from tests.helpers import make
@@ -63,3 +63,27 @@ def test_under_a_budget_the_known_plan_stays_where_a_short_search_finds_less(kno
     kept = budgeted(TASK, 0.5, 5, 5, lambda step, done: None, capped)
     assert kept["best_known"]["return"] == pytest.approx(capped["best_known"]["return"], abs=0.05)
     assert Plan.from_dict(kept["best_known"]["plan"]) == Plan.from_dict(capped["best_known"]["plan"])
+
+
+@pytest.mark.parametrize(
+    ("mean", "best_of_200", "best", "broken"),
+    [
+        (-0.1, 1.05, 1.2, None),
+        (0.0, 1.05, 1.2, r"not mean random \(0\.000\) < 0\. Change"),
+        (-0.1, 1.0, 1.2, r"not best of 200 random \(1\.000\) > uniform 1\. Change"),
+        (-0.1, 1.15, 1.2, r"not best of 200 random \(1\.150\) \+ 0\.1 <= best known \(1\.200\)\. Change"),
+        (-0.1, 1.03, 1.14, r"not best known \(1\.140\) >= 1\.15\. Change"),
+    ],
+)
+def test_what_a_task_has_to_show(mean: float, best_of_200: float, best: float, broken: str | None) -> None:
+    entry = {"random": {"mean": mean, "best_of_200": best_of_200}, "best_known": {"return": best}}
+    if broken is None:
+        check("mine", entry)
+    else:
+        with pytest.raises(ValueError, match=f"task 'mine' is no benchmark: {broken}"):
+            check("mine", entry)
+
+
+def test_a_calibration_that_shows_too_little_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'digits-mlp' is no benchmark: not mean random"):
+        calibrate(TASK, evaluations=5, w=0.3, budgets=())

@@ -66,9 +66,12 @@ def test_an_agent_that_measures_every_decision_plays_300_episodes(title: str) ->
         assert case.evaluations == 300 * groups[case.task]
 
 
-def test_the_core_suite_is_all_core_tasks() -> None:
-    core = [row["name"] for row in reptile_env.tasks() if row["suite"] == "core"]
-    assert sorted(case.task for case in SUITES["core-v1"].cases) == sorted(core)
+def test_the_core_suite_is_eleven_core_tasks_of_all_kinds() -> None:
+    core = {row["name"]: row["family"] for row in reptile_env.tasks() if row["suite"] == "core"}
+    tasks = {case.task for case in SUITES["core-v1"].cases}
+    assert len(tasks) == len(SUITES["core-v1"].cases) == 11
+    assert tasks <= core.keys()
+    assert len({core[name] for name in tasks}) == 11
 
 
 def test_the_table_suite_is_all_core_tasks_with_a_table() -> None:

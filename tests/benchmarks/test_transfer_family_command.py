@@ -10,10 +10,12 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from benchmarks import transfer_family
+from benchmarks import polish as polishing
+from benchmarks import task_commands, transfer_family
 from benchmarks.__main__ import app
 from benchmarks.weights import Choice
 from reptile_env.tasks import registry
+from reptile_env.tasks.transfer.members import SUITE
 
 NAME = "transfer-mlp-3"
 KNOWN = registry.references()[NAME]["w"]
@@ -78,3 +80,37 @@ def test_a_network_that_no_weight_suits_is_named_and_its_reference_stays(tmp_pat
     assert f"to be redesigned: {NAME}" in result.output
     assert again.tried == [KNOWN, *NEAREST]
     assert again.kept == before
+
+
+def test_checkpoints_trains_and_calibrates_a_network_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again, saved = calibration(KNOWN, tmp_path, monkeypatch), list[tuple[str, str]]()
+    core = tmp_path / "core.json"
+    core.write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(task_commands, "REFERENCES", core)
+    monkeypatch.setattr(task_commands, "save_checkpoint", lambda name, model: saved.append((name, model)))
+    monkeypatch.setattr(registry, "resolve", lambda path: lambda name, progress: f"{path} {name}")
+    result = CliRunner().invoke(app, ["checkpoints", NAME, "--evaluations", "20"])
+    assert result.exit_code == 0, result.output
+    assert saved == [(f"{SUITE}/{NAME}", f"reptile_env.tasks.transfer.task:train_network {NAME}")]
+    assert again.tried == [KNOWN]
+    assert again.kept["evaluations"] == 20
+    assert core.read_text(encoding="utf-8") == "{}"
+
+
+def test_polish_writes_a_network_where_its_reference_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = calibration(None, tmp_path, monkeypatch)
+    known = registry.references()[NAME]
+    again.file.write_text(json.dumps({NAME: known}), encoding="utf-8")
+    better = {**known, "best_known": {**known["best_known"], "return": 9.0}}
+    monkeypatch.setattr(polishing, "with_polished", lambda name, entry, tell: better)
+    result = CliRunner().invoke(app, ["polish", NAME])
+    assert result.exit_code == 0, result.output
+    assert again.kept == better
+    again.file.write_text(json.dumps({NAME: {**known, "w": 0.1}}), encoding="utf-8")
+    assert CliRunner().invoke(app, ["polish", NAME]).exit_code == 1
+    assert again.kept["w"] == 0.1
+
+
+def test_no_evaluation_is_refused() -> None:
+    result = CliRunner().invoke(app, ["transfer-family", NAME, "--evaluations", "0"])
+    assert "--evaluations 0: give at least 1" in str(result.exception)

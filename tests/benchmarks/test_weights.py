@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import reptile_env
+from agents.cli import run as run_app
+from benchmarks.__main__ import app
 from benchmarks.budgets import budgeted, table_optimum
 from benchmarks.plans import cut_to, random_plans
 from benchmarks.weights import Choice, choose, survey
@@ -40,6 +42,12 @@ def test_no_plan_is_refused() -> None:
         survey(make("digits-mlp").evaluator, 0)
 
 
+@pytest.mark.parametrize("cost", ["mac", "latency"])
+def test_a_cost_that_cannot_be_weighed_is_refused(cost: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app(app, "python -m benchmarks", "a command", ["choose-w", "digits-mlp", "--cost", cost]) == 2
+    assert f"unknown cost '{cost}'; known: params, macs, bytes" in capsys.readouterr().err
+
+
 def test_random_plans_are_those_of_their_widths() -> None:
     evaluator = make("digits-mlp").evaluator
     for plan in random_plans(evaluator, 3, seed=5):
@@ -56,6 +64,9 @@ def test_references_under_a_budget_keep_it_and_are_on_the_scale_of_the_task() ->
     assert best["return"] == env.reference.return_of(measured)
     assert best["return"] >= max(found["uniform"]["return"], found["random"]["best_of_200"])
     assert 0.3 < found["random"]["mean_relative_cost"] <= 0.4  # random search fills its budget
+    tight = budgeted("digits-mlp", 0.15, 20, 5, lambda step, done: None)
+    assert 0.12 < tight["random"]["mean_relative_cost"] <= 0.15
+    assert tight["best_known"]["relative_cost"] <= 0.15
 
 
 def test_the_table_knows_an_optimum_as_the_network_measures_it() -> None:

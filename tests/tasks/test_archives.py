@@ -62,6 +62,18 @@ def test_a_damaged_archive_leaves_nothing(tmp_path: Path, form: str, kept: float
     assert files(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("form", ["data.tar.gz", "data.tar.xz", "data.zip"])
+@pytest.mark.parametrize("at", [0.3, 0.9])
+def test_an_archive_with_a_changed_byte_leaves_nothing(tmp_path: Path, form: str, at: float) -> None:
+    archive = packed(tmp_path / form, {"set/a": CONTENT[:100_000]})
+    content = bytearray(archive.read_bytes())
+    content[int(at * len(content))] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=r"can't be unpacked: .*remove it and fetch it again"):
+        unpack(archive, tmp_path / "out" / "set", "set")
+    assert files(tmp_path / "out") == []
+
+
 def test_an_archive_without_the_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no folder set"):
         unpack(packed(tmp_path / "data.tar.gz", {"other/a": b"a"}), tmp_path / "set", "set")

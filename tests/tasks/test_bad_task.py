@@ -75,6 +75,9 @@ class Drawing(nn.Module):
         ({"loss": 3}, TypeError, "loss must be a name or a callable"),
         ({"loss": lambda o, t: math.inf}, ValueError, "loss returned inf"),
         ({"loss": "bce_with_logits"}, ValueError, "loss can't score outputs"),
+        ({"train": (X[:20], Y[:20] + 1)}, ValueError, r"train holds labels from 1 to 4, .* 4 logits, for 0 to 3; mend the labels"),
+        ({"valid": (X[20:], Y[20:] + 1)}, ValueError, "valid holds labels from 1 to 4"),
+        ({"test": (X[:9] * 2, Y[:9] * 0 - 1)}, ValueError, "test holds labels from -1 to -1"),
         ({"w": 0.0}, ValueError, r"w=0.0 is outside \(0, 1\)"),
         ({"w": "high"}, TypeError, "w must be a number, got str 'high'"),
     ],
@@ -83,6 +86,27 @@ def test_a_bad_task_is_refused_when_it_is_made(arguments: dict[str, Any], error:
     good = {"model": small_network(), "train": (X[:20], Y[:20]), "valid": (X[20:], Y[20:])}
     with pytest.raises(error, match=message):
         reptile_env.Task(**{**good, **arguments})
+
+
+def test_labels_that_cross_entropy_leaves_out_are_no_error() -> None:
+    masked = Y[:20].clone()
+    masked[3] = -100
+    reptile_env.Task(small_network(), (X[:20], masked), (X[20:], Y[20:]))
+
+
+def test_examples_are_known_again_whatever_the_order_of_their_names() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = small_network()
+
+        def forward(self, first: Tensor, second: Tensor) -> Tensor:
+            y: Tensor = self.layers(first + second)
+            return y
+
+    other = X.flip(0)
+    with pytest.raises(ValueError, match="train and valid share 40 examples"):
+        reptile_env.Task(Named(), ({"first": X, "second": other}, Y), ({"second": other, "first": X}, Y))
 
 
 def test_outputs_of_another_shape_than_the_targets_never_broadcast() -> None:

@@ -4,11 +4,12 @@ import json
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
 import reptile_env
-from reptile_env.tasks.registry import TaskSpec, known_anchors, make_task, references, register_task
+from reptile_env.tasks.registry import UNKNOWN, Anchors, TaskSpec, known_anchors, make_task, references, register_task
 from tests.helpers import episode, make
 
 
@@ -78,6 +79,14 @@ def test_the_best_known_return_is_for_its_settings_alone(builtin: str) -> None:
     assert score == pytest.approx(0, abs=1e-9)
     by_list = make(builtin, id="ReptilePruneDiscrete-v0")
     assert episode(by_list, uniform)[1]["score"] == pytest.approx(0, abs=1e-9)
+
+
+def test_where_no_plan_beats_the_best_uniform_rate_there_is_no_score() -> None:
+    # As under a budget that leaves one plan.
+    for anchors in (Anchors(0.5, 0.5), UNKNOWN):
+        assert math.isnan(anchors.score(0.5))
+        assert np.isnan(anchors.score(np.array([0.5, -1.0]))).all()
+    assert Anchors(0.5, 1.5).score(1.0) == 0.5
 
 
 def test_the_best_known_plan_returns_what_is_said(builtin: str) -> None:

@@ -81,6 +81,10 @@ def test_files_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         path.write_text(text)
         with pytest.raises(ValueError, match=said):
             sts.sts_benchmark(tmp_path)
+    for damaged in (b"a,b,\xff\n", b'"' + b"a" * 200_000):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"stsb-en-train\.csv is damaged: .*; remove it and fetch it again"):
+            sts.sts_benchmark(tmp_path)
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the STS benchmark in $REPTILE_DATA/stsb")

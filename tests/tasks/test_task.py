@@ -173,7 +173,7 @@ def test_the_test_split_is_read_by_reports_alone() -> None:
 
 def test_a_few_shared_examples_are_a_warning_many_an_error() -> None:
     x = torch.cat([X[LAST], X[:1]])
-    with pytest.warns(UserWarning, match="share 1 examples"):
+    with pytest.warns(UserWarning, match="task 'one-shared': train and valid share 1 examples"):
         small_task("one-shared", valid=(x, torch.cat([Y[LAST], Y[:1]])))
     with pytest.raises(ValueError, match="share 30 examples"):
         small_task("many-shared", valid=(X[270:], Y[270:]))

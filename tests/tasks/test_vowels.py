@@ -55,6 +55,13 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str, message: s
         utterances(written(tmp_path, text))
 
 
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, HEAD + line())
+    path.write_bytes(path.read_bytes() + b"\xff")
+    with pytest.raises(ValueError, match=r"some\.ts is damaged: .*; install aeon again"):
+        utterances(path)
+
+
 @pytest.mark.parametrize("there", ["nothing", "the package without its data"])
 def test_without_the_package_the_mend_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str) -> None:
     if there == "nothing":

@@ -1,0 +1,37 @@
+"""Commands over several tasks go on behind one that can't be made, and say at the end that it failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.cli import run as run_app
+from benchmarks import correlations, task_commands
+from benchmarks.__main__ import app
+
+MISSING, THERE = "digits-cnn", "digits-mlp"
+
+
+@pytest.mark.parametrize("error", [ConnectionError, FileNotFoundError, ImportError, ValueError])
+@pytest.mark.parametrize("command", ["checkpoints --calibrate-only", "times", "correlations"])
+def test_a_task_that_fails_is_told_of_and_the_next_is_done(
+    command: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(name: str, *_: Any, **__: Any) -> dict[str, Any]:
+        if name == MISSING:
+            raise error("put it there")
+        return {"measured": name}
+
+    file = tmp_path / "file.json"
+    file.write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(task_commands, "REFERENCES", file)
+    monkeypatch.setattr(correlations, "FILE", file)
+    for module, function in ((task_commands, "calibrate"), (task_commands, "measured_times"), (correlations, "correlate")):
+        monkeypatch.setattr(module, function, measured)
+    assert run_app(app, "python -m benchmarks", "a command", [*command.split(), MISSING, THERE]) == 1
+    assert f"{MISSING}: left out, {error.__name__}: put it there" in capsys.readouterr().err
+    written = file.read_text(encoding="utf-8")
+    assert f'"measured": "{THERE}"' in written
+    assert f'"{MISSING}"' not in written
