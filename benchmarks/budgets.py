@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -28,7 +28,7 @@ class Found(NamedTuple):
         value: its return.
         by: what found it.
         plan: the plan.
-        command: what finds it again, where that is not the calibration itself.
+        command: what finds it again, where that is known.
     """
 
     value: float
@@ -42,8 +42,20 @@ class Found(NamedTuple):
         return {"found_by": self.by} | ({"command": self.command} if self.command else {})
 
 
+def best_of(returns: Sequence[float], size: int = SAMPLE) -> float:
+    """Mean of the best returns of samples of `size` plans; what makes no whole sample is left out, unless there is no other."""
+    whole = max(len(returns) // size, 1) * size
+    return float(np.mean([max(returns[i : i + size]) for i in range(0, whole, size)]))
+
+
 def budgeted(
-    name: str, budget: float, plans: int, evaluations: int, progress: Progress, known: Mapping[str, Any] | None = None
+    name: str,
+    budget: float,
+    plans: int,
+    evaluations: int,
+    progress: Progress,
+    known: Mapping[str, Any] | None = None,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """References of a task whose final MACs are capped.
 
@@ -54,6 +66,7 @@ def budgeted(
         evaluations: of the search for the best known plan.
         progress: told of the step and the fraction of it done.
         known: the references so far; their best plan stays where no better one is found.
+        command: what finds again what is found here.
 
     Returns:
         ``uniform``, ``random`` and ``best_known``, each with returns on the scale of the task without a cap.
@@ -71,10 +84,10 @@ def budgeted(
     assert drawn.best is not None
     assert searched.best is not None
     candidates = [
-        Found(uniform.plan_return, "the uniform sweep", uniform.plan),
-        Found(drawn.best.plan_return, f"random, {plans} plans, seed 0", drawn.best.plan),
-        Found(searched.best.plan_return, f"cma-es, {evaluations} evaluations, seed 0", searched.best.plan),
-        *table_optimum(env, name, budget=budget),
+        Found(uniform.plan_return, "the uniform sweep", uniform.plan, command),
+        Found(drawn.best.plan_return, f"random, {plans} plans, seed 0", drawn.best.plan, command),
+        Found(searched.best.plan_return, f"cma-es, {evaluations} evaluations, seed 0", searched.best.plan, command),
+        *(optimum._replace(command=command) for optimum in table_optimum(env, name, budget=budget)),
         *known_best(env, known, budget),
     ]
     best = max(candidates, key=lambda candidate: candidate.value)
@@ -86,7 +99,7 @@ def budgeted(
         "random": {
             "plans": plans,
             "mean": float(np.mean(returns)),
-            "best_of_200": float(np.mean([max(returns[i : i + SAMPLE]) for i in range(0, plans, SAMPLE)])),
+            "best_of_200": best_of(returns),
             "mean_relative_cost": float(np.mean([row.macs for row in drawn.rows])) / dense,
         },
         "best_known": {

@@ -14,7 +14,7 @@ from agents.cma_es import CmaEs
 from agents.coordinate_ascent import CoordinateAscent
 from agents.random_search import RandomSearch
 from agents.trace import Row
-from benchmarks.budgets import BUDGETS, SAMPLE, Found, budgeted, inner_of, known_best, share_best, table_optimum
+from benchmarks.budgets import BUDGETS, SAMPLE, Found, best_of, budgeted, inner_of, known_best, share_best, table_optimum
 from benchmarks.times import measured_times
 from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
 from reptile_env.evaluation.live import LiveEvaluator
@@ -60,7 +60,7 @@ def calibrate(
     plans = min(RANDOM_PLANS, max(evaluations, SAMPLE))
     rows = _rows(env, RandomSearch("random"), plans, lambda done: progress("random plans", done))
     drawn = [row.plan_return for row in rows]
-    best_of_200 = float(np.mean([max(drawn[i : i + SAMPLE]) for i in range(0, plans, SAMPLE)]))
+    best_of_200 = best_of(drawn)
     command = command or f"python -m benchmarks checkpoints {name} --calibrate-only --evaluations {evaluations}"
     found = []
     for agent in (CoordinateAscent("coordinate-ascent"), CmaEs("cma-es")):
@@ -106,7 +106,7 @@ def calibrate(
     capped = max(evaluations // CAPPED_SHARE, 1)
     before = (known or {}).get("budgets", {})
     entry["budgets"] = {
-        f"{budget:g}": budgeted(name, budget, min(CAPPED_PLANS, capped), capped, progress, before.get(f"{budget:g}"))
+        f"{budget:g}": budgeted(name, budget, min(CAPPED_PLANS, capped), capped, progress, before.get(f"{budget:g}"), command)
         for budget in budgets
     }
     share_best(entry, lambda better: evaluator.test(better).metric)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.budgets import best_of
 from benchmarks.plans import random_plans
 from reptile_env.actions import DEFAULT_MAX_RATE, uniform_rates
 from reptile_env.evaluation.base import Evaluator
@@ -16,7 +17,6 @@ from reptile_env.evaluation.reference import uniform_plan
 from reptile_env.rewards import quality
 
 WEIGHTS = (0.95, 0.93, 0.9, 0.87, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.3)
-SAMPLE = 200  # plans of "best of 200"
 
 Floats = NDArray[np.float64]
 
@@ -84,9 +84,8 @@ def survey(
         best = int(np.argmax(gains))
         if gains[best] > 0:
             returns = _gains(w, *random) / gains[best]
-            groups = [returns[i : i + SAMPLE].max() for i in range(0, max(plans // SAMPLE, 1) * SAMPLE, SAMPLE)]
-            best_of_200 = float(np.mean(groups))
-            choices.append(Choice(w, rates[best], float(gains[best]), float(returns.mean()), best_of_200, float(returns.max())))
+            told = float(gains[best]), float(returns.mean()), best_of(returns.tolist()), float(returns.max())
+            choices.append(Choice(w, rates[best], *told))
     return choices
 
 

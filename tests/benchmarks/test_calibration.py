@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.budgets import budgeted, known_best
+from benchmarks.budgets import best_of, budgeted, known_best
 from benchmarks.calibration import calibrate, check
 from reptile_env.compression.plan import Plan
 from reptile_env.tasks import registry
@@ -58,11 +58,17 @@ def test_a_known_plan_of_another_network_or_beyond_the_cap_is_no_candidate(known
 
 def test_under_a_budget_the_known_plan_stays_where_a_short_search_finds_less(known: dict[str, Any]) -> None:
     capped = known["budgets"]["0.5"]
-    short = budgeted(TASK, 0.5, 5, 5, lambda step, done: None)
+    short = budgeted(TASK, 0.5, 5, 5, lambda step, done: None, command="made so")
+    assert short["best_known"]["command"] == "made so"
     assert short["best_known"]["return"] < capped["best_known"]["return"]
     kept = budgeted(TASK, 0.5, 5, 5, lambda step, done: None, capped)
     assert kept["best_known"]["return"] == pytest.approx(capped["best_known"]["return"], abs=0.05)
     assert Plan.from_dict(kept["best_known"]["plan"]) == Plan.from_dict(capped["best_known"]["plan"])
+
+
+def test_the_best_of_so_many_is_a_mean_over_whole_samples() -> None:
+    assert best_of([1.0, 5.0, 2.0, 3.0, 9.0], 2) == 4.0
+    assert best_of([1.0, 5.0], 200) == 5.0
 
 
 @pytest.mark.parametrize(
