@@ -95,3 +95,10 @@ def test_the_best_known_plan_returns_what_is_said(builtin: str) -> None:
     # Another machine may see one validation example differently.
     one_example = env.reference.w / (450 * env.reference.dense.metric) / env.reference.scale
     assert env.reference.return_of(measured) == pytest.approx(known["return"], abs=1.01 * one_example)
+
+
+def test_every_best_known_plan_says_what_finds_it_again() -> None:
+    for name, known in references().items():
+        for best in (known["best_known"], *(capped["best_known"] for capped in known.get("budgets", {}).values())):
+            assert best["command"].startswith("python -m benchmarks ")
+            assert name in best["command"]
