@@ -7,8 +7,8 @@ INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 MINILM_INSTALLED := $(VENV)/.installed-minilm
 
-# Every worker gets one thread: two workers with two threads each fight over two cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+# Every worker gets one thread: two workers with two threads each fight over two cores. Tests that are skipped say why.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -rs
 
 ifneq ($(wildcard ../shared/data),)
 REPTILE_DATA ?= $(abspath ../shared/data)
