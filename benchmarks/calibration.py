@@ -83,7 +83,6 @@ def calibrate(
         "groups": len(evaluator.sizes),
         "params": reference.dense.params,
         "macs": reference.dense.macs,
-        **measured_times(name, w),  # the machine's numbers, not the task's
         "w": reference.w,
         "scale": reference.scale,
         "dense": {"valid": reference.dense.metric, "test": dense_test.metric},
@@ -103,6 +102,7 @@ def calibrate(
         "reptile_env": reptile_env.__version__,
     }
     check(name, entry)
+    entry |= measured_times(name, w)  # the machine's numbers, not the task's
     capped = max(evaluations // CAPPED_SHARE, 1)
     before = (known or {}).get("budgets", {})
     entry["budgets"] = {

@@ -143,7 +143,9 @@ def times(
     for name in track(chosen, "times"):
         with left_out_where_it_fails(name, failed):
             write = write_member if name in MEMBERS else write_reference
-            write(name, registry.references()[name] | measured_times(name))
+            before = registry.references()[name]
+            if not write(name, before | measured_times(name), before):
+                raise ValueError("another process has changed its references meanwhile; run this again")
             registry.forget()
     if failed:
         raise typer.Exit(1)

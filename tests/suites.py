@@ -6,12 +6,15 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import pytest
 
+from agents.cli import run as run_app
+from benchmarks.__main__ import app
 from benchmarks.derived_columns import DERIVED, with_derived
 from benchmarks.engine import Lost
 from benchmarks.execution import Job, execute
 from benchmarks.results import Run, from_bytes, head_of
-from benchmarks.suites import Case, Suite
+from benchmarks.suites import SUITES, Case, Suite
 
 TABLE = (("evaluator", "table"),)
 TINY = Suite(
@@ -29,6 +32,17 @@ NAMES = [case.name for case in TINY.cases]
 BROKEN = Suite("broken", 1, "fails", (*TINY.cases[:1], Case("too-small", "digits-mlp", 40, (*TABLE, ("budget", 1e-6)))), seeds=2)
 # What differs between two runs of the same job.
 PASSING = {"started", "seconds", "machine", "git", "versions", "columns"}
+
+
+def main(*arguments: object) -> int:
+    """``python -m benchmarks`` in this process; returns what the process would exit with."""
+    return run_app(app, "python -m benchmarks", "a command", [str(argument) for argument in arguments])
+
+
+def add_suites(monkeypatch: pytest.MonkeyPatch, *suites: Suite) -> None:
+    """Suites of the tests beside those of the package."""
+    for suite in suites:
+        monkeypatch.setitem(SUITES, suite.title, suite)
 
 
 def made(agent: str, case: int = 0, seed: int = 0, suite: Suite = TINY, evaluations: int | None = None) -> Run:

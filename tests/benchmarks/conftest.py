@@ -1,4 +1,4 @@
-"""The browser and the page that the tests of the report's page share."""
+"""What the tests of the runner, of validation and of the report's page share."""
 
 from __future__ import annotations
 
@@ -8,8 +8,34 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from benchmarks import run_command, validate
+from benchmarks.results import Run
 from tests.pages import CHROMIUM, EVIL, made_page, opened
 from tests.results import failed_run, many_runs
+from tests.suites import BROKEN, TINY, Here, add_suites, made
+
+
+@pytest.fixture
+def suites(monkeypatch: pytest.MonkeyPatch) -> None:
+    add_suites(monkeypatch, TINY, BROKEN)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No new process, where it is not what is tested."""
+    for command in (run_command, validate):
+        monkeypatch.setattr(command, "LocalEngine", lambda workers: Here())
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    return made("random")
+
+
+@pytest.fixture(scope="session")
+def stepwise() -> Run:
+    """An agent with a policy, under a budget that raises what it chooses from a list."""
+    return made("dqn", 1)
 
 
 @pytest.fixture(scope="module")

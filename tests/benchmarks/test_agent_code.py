@@ -7,22 +7,15 @@ from typing import Any
 
 import pytest
 
-from agents.cli import run as run_app
 from benchmarks import execution, run_command
 from benchmarks import validate as validation
-from benchmarks.__main__ import app
 from benchmarks.execution import AGENT_CODE, agent_code
 from benchmarks.results import read_runs
-from benchmarks.suites import SUITES
-from tests.suites import TINY, Here
-
-
-def main(*arguments: object) -> int:
-    return run_app(app, "python -m benchmarks", "a command", [str(argument) for argument in arguments])
+from tests.suites import TINY, Here, add_suites, main
 
 
 def test_going_on_with_other_code_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setitem(SUITES, TINY.title, TINY)
+    add_suites(monkeypatch, TINY)
     for module in (run_command, validation):
         monkeypatch.setattr(module, "LocalEngine", lambda workers: Here())
     folder, page = tmp_path / "runs", tmp_path / "page.md"

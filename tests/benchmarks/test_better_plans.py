@@ -14,10 +14,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from agents.cli import run as run_app
 from benchmarks import better_plans, task_commands
 from benchmarks import validate as validation
-from benchmarks.__main__ import app
 from benchmarks.better_plans import with_better
 from benchmarks.budgets import inner_of
 from benchmarks.results import Run, write_run
@@ -26,7 +24,7 @@ from benchmarks.suites import SUITES, Case, Suite
 from reptile_env.compression.plan import Plan
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.tasks import registry
-from tests.suites import TINY, Here, made
+from tests.suites import TINY, Here, add_suites, made, main
 
 TASK = "digits-mlp"
 LIVE = Suite("live", 1, "for tests", (Case(TASK, TASK, 30), Case(f"{TASK}@0.5", TASK, 30, (("budget", 0.5),))), seeds=2)
@@ -35,8 +33,7 @@ LIVE = Suite("live", 1, "for tests", (Case(TASK, TASK, 30), Case(f"{TASK}@0.5", 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The suites, and no new process."""
-    for suite in (TINY, LIVE):
-        monkeypatch.setitem(SUITES, suite.title, suite)
+    add_suites(monkeypatch, TINY, LIVE)
     monkeypatch.setattr(validation, "LocalEngine", lambda workers: Here())
 
 
@@ -66,10 +63,6 @@ def low(inner: ReptilePruneEnv, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
     known = {**registry.references(), TASK: entry}
     monkeypatch.setattr(registry, "references", functools.cache(lambda: known))
     return entry
-
-
-def main(*arguments: object) -> int:
-    return run_app(app, "python -m benchmarks", "a command", [str(argument) for argument in arguments])
 
 
 def written(folder: Path, *runs: Run) -> Path:

@@ -12,9 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from agents.cli import run as run_app
 from benchmarks import validate as validation
-from benchmarks.__main__ import app
 from benchmarks.budgets import inner_of
 from benchmarks.checks import problems_of
 from benchmarks.derived_columns import DERIVED, with_derived
@@ -31,7 +29,7 @@ from reptile_env.actions import uniform_rates
 from reptile_env.evaluation.reference import uniform_plan
 from reptile_env.rewards import quality
 from reptile_env.tasks import registry
-from tests.suites import TINY, Here, made
+from tests.suites import TINY, Here, add_suites, made, main
 
 LIVE = Suite("live", 1, "for tests", (Case("digits-mlp", "digits-mlp", 40),), seeds=2)
 COARSE = Suite("coarse", 1, "for tests", (Case("mnist1d-gru", "mnist1d-gru", 20),))
@@ -40,18 +38,13 @@ COARSE = Suite("coarse", 1, "for tests", (Case("mnist1d-gru", "mnist1d-gru", 20)
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The suites, and no new process."""
-    for suite in (TINY, LIVE, COARSE):
-        monkeypatch.setitem(SUITES, suite.title, suite)
+    add_suites(monkeypatch, TINY, LIVE, COARSE)
     monkeypatch.setattr(validation, "LocalEngine", lambda workers: Here())
 
 
 @pytest.fixture(scope="module")
 def run() -> Run:
     return made("dqn", suite=LIVE)
-
-
-def main(*arguments: object) -> int:
-    return run_app(app, "python -m benchmarks", "a command", [str(argument) for argument in arguments])
 
 
 def written(folder: Path, *runs: Run) -> Path:

@@ -8,16 +8,13 @@ from typing import Any
 
 import pytest
 
-from agents.cli import run as run_app
 from agents.registry import AGENTS, make_agent
 from benchmarks import validate as validation
-from benchmarks.__main__ import app
 from benchmarks.leaderboard import Validated, page
 from benchmarks.results import Run, run_path, write_run
 from benchmarks.results_folder import claim
-from benchmarks.suites import SUITES
 from tests.results import with_returns
-from tests.suites import TINY, Here, changed, made
+from tests.suites import TINY, Here, add_suites, changed, made, main
 
 CHECK = {"validated": "2026-01-02T03:04:05", "sample": "all plans", "machine": "a machine"}
 VALIDATION: dict[str, Any] = {"checks": [CHECK], "rows": {}, "failed": []}
@@ -26,7 +23,7 @@ VALIDATION: dict[str, Any] = {"checks": [CHECK], "rows": {}, "failed": []}
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The suite, and no new process."""
-    monkeypatch.setitem(SUITES, TINY.title, TINY)
+    add_suites(monkeypatch, TINY)
     monkeypatch.setattr(validation, "LocalEngine", lambda workers: Here())
 
 
@@ -42,10 +39,6 @@ def folder(tmp_path: Path, run: Run) -> Path:
     for each in (run, made("dqn", 1), made("uniform")):
         write_run(tmp_path, each)
     return tmp_path
-
-
-def main(*arguments: object) -> int:
-    return run_app(app, "python -m benchmarks", "a command", [str(argument) for argument in arguments])
 
 
 def test_the_leaderboard_takes_validated_rows_alone(folder: Path, run: Run, capsys: Any) -> None:

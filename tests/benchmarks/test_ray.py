@@ -13,17 +13,14 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from agents.cli import run as run_app
 from benchmarks import engine_ray
-from benchmarks.__main__ import app
 from benchmarks.engine import Lost
 from benchmarks.engine_local import LocalEngine
 from benchmarks.engine_ray import OBJECT_BYTES, RayEngine
 from benchmarks.results import read_runs
 from benchmarks.runner import jobs_of, run_jobs
-from benchmarks.suites import SUITES
 from tests.chores import Chore, raises
-from tests.suites import TINY, content
+from tests.suites import TINY, add_suites, content, main
 
 pytestmark = pytest.mark.slow  # half a minute each: Ray starts its own servers
 
@@ -61,9 +58,9 @@ def test_a_killed_node_costs_no_run_and_makes_none_twice(tmp_path: Path) -> None
 
 
 def test_ray_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setitem(SUITES, TINY.title, TINY)
+    add_suites(monkeypatch, TINY)
     command = ["run", "tiny", "--agents", "random,dqn", "--seeds", "1", "--engine", "ray", "--workers", "1"]
-    assert run_app(app, "python -m benchmarks", "a command", [*command, "--out", str(tmp_path / "ray")]) == 0
+    assert main(*command, "--out", str(tmp_path / "ray")) == 0
     assert "all 4 runs are in" in capsys.readouterr().out
     run_jobs(jobs_of(TINY, ["dqn"], ["digits-mlp@0.6"], 1), tmp_path / "local", LocalEngine(1))
     (locally,) = read_runs(tmp_path / "local")
@@ -87,7 +84,7 @@ def test_work_that_raises_and_machines_that_differ_are_told_of(tmp_path: Path, m
 
 
 def test_a_cluster_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setitem(SUITES, TINY.title, TINY)
+    add_suites(monkeypatch, TINY)
     command = ["run", "tiny", "--agents", "random", "--engine", "ray", "--address", "auto", "--out", str(tmp_path / "r")]
-    assert run_app(app, "python -m benchmarks", "a command", command) == 1
+    assert main(*command) == 1
     assert "Could not find any running Ray instance" in capsys.readouterr().err

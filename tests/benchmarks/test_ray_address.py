@@ -10,12 +10,9 @@ from typing import Any
 
 import pytest
 
-from agents.cli import run as run_app
 from benchmarks import engine_ray
-from benchmarks.__main__ import app
 from benchmarks.engine_ray import PATIENCE, check_answers
-from benchmarks.suites import SUITES
-from tests.suites import TINY
+from tests.suites import TINY, add_suites, main
 
 
 @pytest.fixture
@@ -37,11 +34,11 @@ def dead() -> int:
 def test_an_address_where_nothing_answers_ends_the_command(
     address: str, dead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setitem(SUITES, TINY.title, TINY)
+    add_suites(monkeypatch, TINY)
     address = address.format(dead=dead)
     command = ["run", "tiny", "--agents", "random", "--engine", "ray", "--address", address, "--out", str(tmp_path / "r")]
     begun = time.monotonic()
-    assert run_app(app, "python -m benchmarks", "a command", command) == 1
+    assert main(*command) == 1
     assert time.monotonic() - begun < 2 * PATIENCE
     told = capsys.readouterr().err
     assert f"--address {address}: nothing answers there (" in told

@@ -13,17 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.cli import run as run_app
 from benchmarks import execution
-from benchmarks.__main__ import app
 from benchmarks.results import from_bytes, head_of, read_run, read_runs, run_path, to_bytes, write_run
 from benchmarks.results_folder import claim
 from benchmarks.run_checks import HEAD
 from benchmarks.run_file import LENGTH_BYTES, MAGIC, pack, unpack
-from benchmarks.suites import SUITES
 from tests.helpers import ROOT
 from tests.results import failed_run, made_run
-from tests.suites import TINY
+from tests.suites import TINY, add_suites, main
 
 PUBLISHED = ROOT / "benchmarks" / "results"
 DONE = made_run()
@@ -147,12 +144,12 @@ def test_a_head_of_nothing_but_brackets_is_refused() -> None:
 @pytest.mark.parametrize("command", ["report", "validate"])
 def test_commands_tell_it_in_one_line(name: str, command: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     suite = dataclasses.replace(TINY, name="made")
-    monkeypatch.setitem(SUITES, suite.title, suite)
+    add_suites(monkeypatch, suite)
     claim(tmp_path / "r", suite.title, suite.digest)
     path = write_run(tmp_path / "r", DONE)
     path.write_bytes(FORGED[name])
     extra = ["--out", str(tmp_path / "report")] if command == "report" else []
-    assert run_app(app, "python -m benchmarks", "a command", [command, str(tmp_path / "r"), *extra]) in (1, 2)
+    assert main(command, str(tmp_path / "r"), *extra) in (1, 2)
     printed = capsys.readouterr()
     assert f"{path} is damaged: " in "".join(printed)
     assert "Traceback" not in "".join(printed)

@@ -8,31 +8,15 @@ from typing import Any
 
 import pytest
 
-from agents.cli import run as run_app
 from benchmarks import results_folder, run_command
-from benchmarks.__main__ import app
 from benchmarks.engine_local import LocalEngine
 from benchmarks.results import read_run, read_runs, run_path, write_run
 from benchmarks.runner import jobs_of, run_jobs
 from benchmarks.suites import SUITES
 from tests.helpers import ROOT
-from tests.suites import BROKEN, NAMES, TINY, Here, content, made
+from tests.suites import NAMES, TINY, add_suites, content, made, main
 
-
-@pytest.fixture(autouse=True)
-def suites(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The suites of these tests, and no new processes where none are needed."""
-    for suite in (TINY, BROKEN):
-        monkeypatch.setitem(SUITES, suite.title, suite)
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_command, "LocalEngine", lambda workers: Here())
-
-
-def main(*arguments: object) -> int:
-    return run_app(app, "python -m benchmarks", "a command", [str(argument) for argument in arguments])
+pytestmark = pytest.mark.usefixtures("suites")
 
 
 def test_a_run_is_the_same_in_a_worker_as_here(tmp_path: Path) -> None:
@@ -116,7 +100,7 @@ def test_runs_under_other_settings_are_not_mixed_in(change: dict[str, Any], mess
 
 def test_a_changed_suite_does_not_go_on_in_an_old_folder(tmp_path: Path, here: None, monkeypatch: Any, capsys: Any) -> None:
     assert main("run", "tiny", "--agents", "random", "--seeds", 1, "--out", tmp_path / "r") == 0
-    monkeypatch.setitem(SUITES, TINY.title, dataclasses.replace(TINY, seeds=2))
+    add_suites(monkeypatch, dataclasses.replace(TINY, seeds=2))
     assert main("run", "tiny", "--agents", "random", "--seeds", 1, "--out", tmp_path / "r") == 2
     assert "its tasks, settings, evaluations or seeds were others then" in " ".join(capsys.readouterr().err.split())
 

@@ -17,9 +17,7 @@ from typing import Any
 
 import pytest
 
-from agents.cli import run as run_app
-from benchmarks import execution, results_folder, run_command
-from benchmarks.__main__ import app
+from benchmarks import execution, results_folder
 from benchmarks.execution import Job, execute
 from benchmarks.report.cases import Suite
 from benchmarks.report.summary import what_was_run
@@ -28,23 +26,9 @@ from benchmarks.runner import jobs_of, run_jobs
 from benchmarks.suites import SUITES
 from tests.chores import wait_for
 from tests.helpers import ROOT
-from tests.suites import BROKEN, NAMES, TINY, Here, Losing, content, made
+from tests.suites import NAMES, TINY, Here, Losing, content, made, main
 
-
-@pytest.fixture(autouse=True)
-def suites(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The suites of these tests, and no new processes where none are needed."""
-    for suite in (TINY, BROKEN):
-        monkeypatch.setitem(SUITES, suite.title, suite)
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_command, "LocalEngine", lambda workers: Here())
-
-
-def main(*arguments: object) -> int:
-    return run_app(app, "python -m benchmarks", "a command", [str(argument) for argument in arguments])
+pytestmark = pytest.mark.usefixtures("suites")
 
 
 def files(folder: Path) -> list[str]:

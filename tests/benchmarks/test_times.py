@@ -13,6 +13,7 @@ from benchmarks import task_commands, transfer_family
 from benchmarks.__main__ import app
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.evaluation.live import LiveEvaluator
+from tests.suites import main
 
 NAMES = ["digits-mlp", "transfer-mlp-3"]
 
@@ -36,6 +37,22 @@ def test_times_are_those_of_plans_and_steps_and_all_else_stays(tmp_path: Path, m
             assert 0 < times < 10
         old[name].pop("seconds", None), old[name].pop("step_seconds", None)
         assert new == old
+
+
+def test_what_another_process_writes_while_a_task_is_timed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(shutil.copy(task_commands.REFERENCES, tmp_path / "core.json"))
+    monkeypatch.setattr(task_commands, "REFERENCES", file)
+
+    def meanwhile(name: str) -> dict[str, float]:
+        task_commands.write_reference(name, {"w": 0.5})
+        return {"seconds": 1.0}
+
+    monkeypatch.setattr(task_commands, "measured_times", meanwhile)
+    assert main("times", "digits-mlp") == 1
+    assert "digits-mlp: left out, ValueError: another process has changed" in capsys.readouterr().err
+    assert json.loads(file.read_text(encoding="utf-8"))["digits-mlp"] == {"w": 0.5}
 
 
 def test_what_was_never_calibrated_is_refused() -> None:

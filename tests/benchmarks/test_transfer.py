@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from agents.cli import run as run_app
 from benchmarks import run_command
-from benchmarks.__main__ import app
 from benchmarks.checks import problems_of
 from benchmarks.execution import Finished, Job, execute
 from benchmarks.results import Run, from_bytes, read_runs, run_path
-from benchmarks.suites import SUITES, TRANSFER, Case, Suite, agents_of, check_agent
-from tests.suites import Here, content
+from benchmarks.suites import TRANSFER, Case, Suite, agents_of, check_agent
+from tests.suites import Here, add_suites, content, main
 
 TAKEN_ALONG = Suite(
     "taken-along",
@@ -84,15 +82,15 @@ def test_agents_without_a_policy_to_take_along_are_refused() -> None:
 
 
 def test_a_job_of_several_files_goes_on_where_one_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setitem(SUITES, TAKEN_ALONG.title, TAKEN_ALONG)
+    add_suites(monkeypatch, TAKEN_ALONG)
     monkeypatch.setattr(run_command, "LocalEngine", lambda workers: Here())
     command = ["run", "taken-along", "--agents", "ppo-group", "--seeds", "1", "--out", str(tmp_path / "r")]
-    assert run_app(app, "python -m benchmarks", "a command", command) == 0
+    assert main(*command) == 0
     lost, kept = (run_path(tmp_path / "r", "ppo-group", case.name, 0) for case in TAKEN_ALONG.cases)
     before = kept.read_bytes()
     lost.unlink()
-    assert run_app(app, "python -m benchmarks", "a command", command) == 0
+    assert main(*command) == 0
     assert kept.read_bytes() == before
     assert [run.task for run in read_runs(tmp_path / "r")] == ["transfer-cnn-8", "transfer-mlp-7"]
-    assert run_app(app, "python -m benchmarks", "a command", command) == 0
+    assert main(*command) == 0
     assert "0 runs to make, 1 are there" in capsys.readouterr().out

@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.checks import problems_of
 from benchmarks.results import Run, from_bytes, to_bytes
-from benchmarks.suites import SUITES, Case, Suite
+from benchmarks.suites import Case, Suite
 from benchmarks.verdicts import chosen_rows
-from tests.suites import BROKEN, TINY, changed, made, recomputed
+from tests.suites import BROKEN, TINY, add_suites, changed, made, recomputed
 
 LIVE = Suite("live", 1, "for tests", (Case("digits-mlp", "digits-mlp", 30),), seeds=2)
 JOINT = Suite("joint", 1, "for tests", (Case("digits-mlp", "digits-mlp", 12),), env_id="ReptileCompress-v0")
@@ -20,19 +20,7 @@ JOINT = Suite("joint", 1, "for tests", (Case("digits-mlp", "digits-mlp", 12),), 
 
 @pytest.fixture(autouse=True)
 def suites(monkeypatch: pytest.MonkeyPatch) -> None:
-    for suite in (TINY, BROKEN, LIVE, JOINT):
-        monkeypatch.setitem(SUITES, suite.title, suite)
-
-
-@pytest.fixture(scope="module")
-def run() -> Run:
-    return made("random")
-
-
-@pytest.fixture(scope="module")
-def stepwise() -> Run:
-    """An agent with a policy, under a budget that raises what it chooses from a list."""
-    return made("dqn", 1)
+    add_suites(monkeypatch, TINY, BROKEN, LIVE, JOINT)
 
 
 @pytest.mark.parametrize("agent", ["random", "dqn", "uniform", "beam-search", "mcts"])

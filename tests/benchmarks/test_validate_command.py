@@ -9,41 +9,13 @@ from typing import Any
 
 import pytest
 
-from agents.cli import run as run_app
 from benchmarks import validate as validation
-from benchmarks.__main__ import app
 from benchmarks.engine import Lost
 from benchmarks.results import Run, run_path, write_run
 from benchmarks.results_folder import claim
-from benchmarks.suites import SUITES
-from tests.suites import BROKEN, TINY, Here, changed, made, recomputed
+from tests.suites import BROKEN, TINY, Here, changed, made, main, recomputed
 
-
-@pytest.fixture(autouse=True)
-def suites(monkeypatch: pytest.MonkeyPatch) -> None:
-    for suite in (TINY, BROKEN):
-        monkeypatch.setitem(SUITES, suite.title, suite)
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No new process, where it is not what is tested."""
-    monkeypatch.setattr(validation, "LocalEngine", lambda workers: Here())
-
-
-@pytest.fixture(scope="module")
-def run() -> Run:
-    return made("random")
-
-
-@pytest.fixture(scope="module")
-def stepwise() -> Run:
-    """An agent with a policy."""
-    return made("dqn", 1)
-
-
-def main(*arguments: object) -> int:
-    return run_app(app, "python -m benchmarks", "a command", [str(argument) for argument in arguments])
+pytestmark = pytest.mark.usefixtures("suites")
 
 
 @pytest.fixture

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 import reptile_env
-from agents.cli import run as run_app
-from benchmarks.__main__ import app
 from benchmarks.budgets import budgeted, table_optimum
 from benchmarks.plans import cut_to, random_plans
 from benchmarks.weights import Choice, choose, survey
 from tests.helpers import make
+from tests.suites import main
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def test_no_plan_is_refused() -> None:
 
 @pytest.mark.parametrize("cost", ["mac", "latency"])
 def test_a_cost_that_cannot_be_weighed_is_refused(cost: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_app(app, "python -m benchmarks", "a command", ["choose-w", "digits-mlp", "--cost", cost]) == 2
+    assert main("choose-w", "digits-mlp", "--cost", cost) == 2
     assert f"unknown cost '{cost}'; known: params, macs, bytes" in capsys.readouterr().err
 
 
