@@ -120,7 +120,7 @@ def take_step(scene: Scene, rules: Rules, reward: Reward, at: Position, requeste
     else:
         measurement, quality, after, costs = at.measurement, at.quality, at.utility, evaluator.costs.all(*plan.levels)
         relative_cost = costs[cost] / reference.dense_cost
-    transition = Transition(reference.dense, at.measurement, measurement, at.utility, after, reference.scale, terminated)
+    transition = Transition(reference.dense, at.measurement, measurement, at.utility, after, reference.scale, terminated, quality)
     value = float(reward(transition))
     if not math.isfinite(value):
         raise ValueError(f"the reward of group {evaluator.group_names[at.group]!r} is {value}; it must be finite")

@@ -37,6 +37,7 @@ class Transition(NamedTuple):
         utility_after: utility of `after`.
         scale: utility of the best uniform rate minus that of the dense network, positive.
         terminated: whether this was the last decision of the episode.
+        quality: of `after`: its metric relative to the dense network's, see `quality`.
     """
 
     dense: Measurement
@@ -46,6 +47,7 @@ class Transition(NamedTuple):
     utility_after: float
     scale: float
     terminated: bool
+    quality: float
 
 
 Reward = Callable[[Transition], float]
@@ -88,15 +90,15 @@ def accuracy(t: Transition) -> float:
 def purl(t: Transition, accuracy: float = TARGET_ACCURACY, sparsity: float = TARGET_SPARSITY) -> float:
     """``-5 * (max(1 - A / accuracy, 0) + max(1 - P / sparsity, 0))`` at every decision (Gupta et al., PuRL, 2020).
 
-    A is the last measured metric as a fraction of the dense network's, P the fraction of the parameters that is gone. Other
-    targets: ``reward=functools.partial(purl, sparsity=0.8)``.
+    A is the last measured metric as a fraction of the dense network's (for one that is better when lower, its `quality`), P the
+    fraction of the parameters that is gone. Other targets: ``reward=functools.partial(purl, sparsity=0.8)``.
 
     Args:
         t: the decision.
         accuracy: target of A, above 0.
         sparsity: target of P, in (0, 1].
     """
-    lost = max(1 - t.after.metric / t.dense.metric / accuracy, 0.0)
+    lost = max(1 - t.quality / accuracy, 0.0)
     kept = max(1 - (1 - t.after.params / t.dense.params) / sparsity, 0.0)
     return -BETA * (lost + kept)
 
@@ -110,7 +112,7 @@ REWARDS: dict[str, Reward] = {
     "purl": purl,
 }
 _NEEDS_TRAIN_LOSS = {"loss"}
-_NEEDS_ERROR_RATE = {"amc_params", "amc_macs", "purl"}
+_NEEDS_ERROR_RATE = {"amc_params", "amc_macs"}
 
 
 def resolve(reward: str | Reward) -> Reward:

@@ -101,7 +101,7 @@ def _accuracy(worth: Worth) -> Payoff:
 
 
 def _purl(worth: Worth) -> Payoff:
-    lost = np.maximum(1 - worth.column("metric") / worth.dense.metric / rewards.TARGET_ACCURACY, 0.0)
+    lost = np.maximum(1 - worth.quality / rewards.TARGET_ACCURACY, 0.0)
     kept = np.maximum(1 - (1 - worth.column("params") / worth.dense.params) / rewards.TARGET_SPARSITY, 0.0)
     return Payoff(-rewards.BETA * (lost + kept), "always")
 

@@ -23,8 +23,8 @@ def measurement(**values: Any) -> Measurement:
 
 
 def transition(terminated: bool = True, **after: Any) -> Transition:
-    before = measurement()
-    return Transition(before, before, measurement(**after), 0.9, 0.95, 0.2, terminated)
+    before, then = measurement(), measurement(**after)
+    return Transition(before, before, then, 0.9, 0.95, 0.2, terminated, then.metric / before.metric)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,18 @@ def test_purl_pays_at_every_decision() -> None:
         lost, gone = max(1 - info["metric"] / dense.metric, 0), 1 - info["params"] / dense.params
         assert reward == pytest.approx(-5 * (lost + max(1 - gone / 0.5, 0)), rel=1e-12)
         assert reward <= 0
+
+
+def test_purl_reads_a_metric_that_is_better_when_lower_as_its_quality() -> None:
+    env = make("digits-vae", reward="purl")
+    dense = env.evaluator.measure(env.evaluator.dense)
+    env.reset(seed=0)
+    worse = []
+    for _, reward, *_, info in play(env, random_actions(env, len(env.groups))):
+        lost, gone = max(1 - dense.metric / info["metric"], 0), 1 - info["params"] / dense.params
+        assert reward == pytest.approx(-5 * (lost + max(1 - gone / 0.5, 0)), rel=1e-12)
+        worse.append(lost)
+    assert max(worse) > 0
 
 
 def test_purl_takes_other_targets() -> None:
