@@ -16,7 +16,7 @@ import torch
 import typer
 
 from agents.cli import BadArgumentError
-from benchmarks.budgets import inner_of
+from benchmarks.budgets import described, inner_of
 from benchmarks.leaderboard import Validated
 from benchmarks.plans import cut_to
 from benchmarks.results import Run
@@ -117,10 +117,10 @@ def with_better(name: str, entry: dict[str, Any], runs: Sequence[Run]) -> dict[s
         if not claims:
             continue
         inner = inner or inner_of(gym.make("ReptilePrune-v0", task=name, measure="round"))
-        here = _described(inner, Plan.from_dict(known["plan"]))["return"]
+        here = described(inner, Plan.from_dict(known["plan"]))["return"]
         for claim in claims:
             plan = _plan(inner, claim)
-            found = _described(inner, plan)
+            found = described(inner, plan)
             if found["return"] > here and found["relative_cost"] <= cap:
                 part["best_known"] = found | {"found_by": claim.found_by, "command": claim.command}
                 if part is after:
@@ -165,16 +165,6 @@ def _plan(inner: ReptilePruneEnv, claim: Claim) -> Plan:
     if (claim.run.groups, claim.run.sizes) != (tuple(inner.groups), tuple(inner.evaluator.sizes)):
         raise ValueError(f"the run of {claim.found_by} was of another network: groups {claim.run.groups} of {claim.run.sizes}")
     return cut_to(inner.evaluator, claim.widths)
-
-
-def _described(inner: ReptilePruneEnv, plan: Plan) -> dict[str, Any]:
-    measured, reference = inner.measure(plan), inner.reference
-    return {
-        "return": reference.return_of(measured),
-        "valid": measured.metric,
-        "relative_cost": measured.cost(reference.cost) / reference.dense_cost,
-        "plan": plan.to_dict(),
-    }
 
 
 def _gains(before: dict[str, Any], after: dict[str, Any]) -> Iterator[tuple[str, float, dict[str, Any]]]:

@@ -177,6 +177,17 @@ def known_best(env: gym.Env[Any, Any], known: Mapping[str, Any] | None, budget: 
         yield Found(inner.reference.return_of(measured), best["found_by"], plan, best.get("command"))
 
 
+def described(inner: ReptilePruneEnv, plan: Plan) -> dict[str, Any]:
+    """What ``references.json`` says of a best known plan, but where it comes from."""
+    measured, reference = inner.measure(plan), inner.reference
+    return {
+        "return": reference.return_of(measured),
+        "valid": measured.metric,
+        "relative_cost": measured.cost(reference.cost) / reference.dense_cost,
+        "plan": plan.to_dict(),
+    }
+
+
 def inner_of(env: gym.Env[Any, Any]) -> ReptilePruneEnv:
     """The environment within its wrappers."""
     inner = env.unwrapped

@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from agents.cli import BadArgumentError
-from benchmarks.budgets import inner_of, share_best
+from benchmarks.budgets import described, inner_of, share_best
 from benchmarks.plans import cut_to
 from benchmarks.task_commands import write_reference
 from benchmarks.transfer_family import write_member
@@ -83,16 +83,10 @@ def with_polished(name: str, entry: dict[str, Any], tell: Callable[[str], None] 
         known = part["best_known"]
         before = Plan.from_dict(known["plan"])
         plan = polished(inner, before, entry["settings"]["max_rate"], cap, tell)
-        found, old = inner.measure(plan), inner.measure(before)
-        if inner.reference.return_of(found) <= inner.reference.return_of(old):
+        found = described(inner, plan)
+        if found["return"] <= inner.reference.return_of(inner.measure(before)):
             continue
-        known |= {
-            "return": inner.reference.return_of(found),
-            "valid": found.metric,
-            "relative_cost": found.cost(inner.reference.cost) / inner.reference.dense_cost,
-            "found_by": f"{known['found_by'].removesuffix(', polished')}, polished",
-            "plan": plan.to_dict(),
-        }
+        known |= found | {"found_by": f"{known['found_by'].removesuffix(', polished')}, polished"}
         if "command" in known and command not in known["command"]:
             known["command"] += f"; {command}"
         if part is after:
