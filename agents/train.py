@@ -95,7 +95,7 @@ def _run(name: str, env: gym.Env[Any, Any], options: Options, out: Path, resume:
 def _check_hyperparameters(name: str, options: Options) -> None:
     try:
         make_agent(name, options.hyperparameters)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise BadArgumentError(f"--hyperparameters: {error}") from error
 
 
