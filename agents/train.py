@@ -12,9 +12,9 @@ import torch
 
 from agents.arguments import Options, make_env, task_of
 from agents.base import Listener
-from agents.cli import BadArgumentError
 from agents.outputs import BestPlanFile, make_folder, versions, write_json
 from agents.progress import ProgressReport
+from agents.refusals import refuse_early
 from agents.registry import agent_spec, make_agent
 from agents.resume import RUN, alone_in, check_unchanged, options_of, read_run
 from agents.tensorboard_log import TensorBoardLog
@@ -30,11 +30,11 @@ def train(name: str, options: Options, out: Path) -> int:
         The exit status, 0.
 
     Raises:
-        BadArgumentError: see `task_of` and `make_env`; or an unknown hyperparameter.
+        BadArgumentError: see `task_of`, `make_env` and `refuse_early`.
     """
     torch.set_num_threads(options.threads)
     env = make_env(agent_spec(name), task_of(options), options)
-    _check_hyperparameters(name, options)
+    refuse_early(name, env, options)
     make_folder(out)
     with alone_in(out):
         write_json(out / RUN, _record(name, options, env))
@@ -90,13 +90,6 @@ def _run(name: str, env: gym.Env[Any, Any], options: Options, out: Path, resume:
     trace = run_agent(name, env, options, out, [BestPlanFile(out / "best_plan.json")], resume)
     print(_summary(trace, out))
     return 0
-
-
-def _check_hyperparameters(name: str, options: Options) -> None:
-    try:
-        make_agent(name, options.hyperparameters)
-    except (TypeError, ValueError) as error:
-        raise BadArgumentError(f"--hyperparameters: {error}") from error
 
 
 def _record(name: str, options: Options, env: gym.Env[Any, Any]) -> dict[str, Any]:
