@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.plain import plain, whole
-from agents.replay import remember
+from agents.replay import put_back, remember
 from agents.trace import PolicyResult, Row, Trace
 from agents.trace_file import TraceFile, open_trace
 from reptile_env.actions import DEFAULT_MAX_RATE, RATE_ALONE
@@ -253,6 +253,8 @@ class Agent(ABC):
                 for name in inner.task_names if file.recorded_rows else ():
                     rows = [row for row in file.recorded_rows if (row.network or task) == name]
                     remember(inner.evaluator_of(name), rows)
+                if resume and self.policy_file is not None:
+                    stack.enter_context(put_back(out / self.policy_file, file.came_as_far))
             self.search(Recorder(env, trace, file, listeners), seed, out)
             if file is not None:
                 file.end()

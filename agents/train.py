@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from agents.outputs import BestPlanFile, make_folder, versions, write_json
 from agents.progress import ProgressReport
 from agents.refusals import refuse_early
 from agents.registry import agent_spec, make_agent
+from agents.replay import put_back
 from agents.resume import RUN, alone_in, check_unchanged, options_of, read_run
 from agents.tensorboard_log import TensorBoardLog
 from agents.trace import Trace
@@ -58,9 +58,12 @@ def resume(out: Path) -> int:
     with alone_in(out):
         env = make_env(agent_spec(run["agent"]), task_of(options), options)
         check_unchanged(out, run, _record(run["agent"], options, env))
+        trace = out / f"trace-{run['agent']}.jsonl"
+        known = trace.read_bytes().count(b'{"type":"plan"') if trace.exists() else 0
+        evaluated: list[int] = []
         # Training is done again up to where it was interrupted, and so are its logs.
-        shutil.rmtree(out / LOGS, ignore_errors=True)
-        return _run(run["agent"], env, options, out, resume=True)
+        with put_back(out / LOGS, lambda: len(evaluated) >= known):
+            return _run(run["agent"], env, options, out, True, [lambda trace, row, improved: evaluated.append(row.evaluation)])
 
 
 def run_agent(
@@ -86,8 +89,10 @@ def run_agent(
         log.close()
 
 
-def _run(name: str, env: gym.Env[Any, Any], options: Options, out: Path, resume: bool) -> int:
-    trace = run_agent(name, env, options, out, [BestPlanFile(out / "best_plan.json")], resume)
+def _run(
+    name: str, env: gym.Env[Any, Any], options: Options, out: Path, resume: bool, listeners: Sequence[Listener] = ()
+) -> int:
+    trace = run_agent(name, env, options, out, [*listeners, BestPlanFile(out / "best_plan.json")], resume)
     print(_summary(trace, out))
     return 0
 
