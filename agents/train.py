@@ -89,9 +89,7 @@ def run_agent(
         log.close()
 
 
-def _run(
-    name: str, env: gym.Env[Any, Any], options: Options, out: Path, resume: bool, listeners: Sequence[Listener] = ()
-) -> int:
+def _run(name: str, env: gym.Env[Any, Any], options: Options, out: Path, resume: bool, listeners: Sequence[Listener] = ()) -> int:
     trace = run_agent(name, env, options, out, [*listeners, BestPlanFile(out / "best_plan.json")], resume)
     print(_summary(trace, out))
     return 0
