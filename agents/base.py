@@ -229,8 +229,8 @@ class Agent(ABC):
 
         Raises:
             TypeError: evaluations or a seed that are no whole numbers, or an environment that is none of this package's.
-            ValueError: no evaluation allowed, a negative seed, an environment that ``gym.make`` didn't make, or one of several tasks
-                where there can be one alone.
+            ValueError: no evaluation allowed, a negative seed, an environment without ``gym.make``, or one of several tasks where
+                there can be one alone.
             FileExistsError: `out` holds a trace of this agent, and it is not to be resumed.
             agents.replay.ReplayError: the resumed run differs from its trace.
         """

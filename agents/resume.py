@@ -9,10 +9,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from filelock import FileLock, Timeout
 
 from agents.arguments import Options
 from agents.cli import BadArgumentError
+from reptile_env.env import ReptilePruneEnv
 
 RUN = "run.json"
 _LOCK = ".lock"
@@ -70,6 +72,25 @@ def _flat(data: dict[str, Any], above: str = "") -> dict[str, Any]:
     for key, value in data.items():
         flat |= _flat(value, f"{above}{key} ") if isinstance(value, dict) else {f"{above}{key}": value}
     return flat
+
+
+def conditions_of(env: gym.Env[Any, Any]) -> str:
+    """What the measurements of an environment made by `agents.arguments.make_env` depend on, as a hash."""
+    inner = env.unwrapped
+    assert isinstance(inner, ReptilePruneEnv)
+    try:
+        return inner.evaluator.conditions()
+    except ValueError as error:  # a metric without code: what is known of it must do
+        return str(error)
+
+
+def drop_torn_line(path: Path) -> None:
+    """Remove the last line of a file where a crash cut it short: what is written next would be joined to it, and lost with it."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
 
 
 @contextmanager

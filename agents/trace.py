@@ -144,17 +144,18 @@ class Trace:
         records = read_records(path)
         if not records or not isinstance(records[0], dict) or records[0].pop("type", None) != "run":
             raise ValueError(f"{path} is not a trace: its first line must be of type 'run'")
-        number = 1
+        read = 0
         try:
             trace = cls(**records[0])
-            for number, record in enumerate(records[1:], start=2):
+            for record in records[1:]:
+                read += 1
                 kind = record.pop("type")
                 if kind == "plan":
                     trace.add(Row.from_dict(record))
                 elif kind == "policy":
                     trace.policy = PolicyResult(**record)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}, line {number} is damaged: {first_line(error)}") from error
+            raise ValueError(f"{path}, line {read + 1} is damaged: {first_line(error)}") from error
         return trace
 
 

@@ -16,7 +16,7 @@ from agents.progress import ProgressReport
 from agents.refusals import refuse_early
 from agents.registry import agent_spec, make_agent
 from agents.replay import put_back
-from agents.resume import RUN, alone_in, check_unchanged, options_of, read_run
+from agents.resume import RUN, alone_in, check_unchanged, conditions_of, options_of, read_run
 from agents.tensorboard_log import TensorBoardLog
 from agents.trace import Trace
 
@@ -98,11 +98,7 @@ def _run(name: str, env: gym.Env[Any, Any], options: Options, out: Path, resume:
 def _record(name: str, options: Options, env: gym.Env[Any, Any]) -> dict[str, Any]:
     """What the run depends on, JSON-able."""
     asked = {"command": "train", "agent": name} | options.to_dict()
-    try:
-        conditions = env.unwrapped.evaluator.conditions()  # type: ignore[attr-defined]
-    except ValueError as error:  # a metric without code: what is known of it must do
-        conditions = str(error)
-    return asked | {"versions": versions(), "conditions": conditions}
+    return asked | {"versions": versions(), "conditions": conditions_of(env)}
 
 
 def _summary(trace: Trace, out: Path) -> str:

@@ -136,9 +136,9 @@ def test_numbers_of_plans_and_seeds_are_whole(evaluations: Any, seed: Any, tmp_p
 
 
 def test_an_environment_that_is_none_of_ours_is_refused() -> None:
-    with pytest.raises(TypeError, match="agents act in the environments of reptile_env.*got CartPoleEnv"):
+    with pytest.raises(TypeError, match=r"agents act in the environments of reptile_env.*got CartPoleEnv"):
         make_agent("random").run(gym.make("CartPole-v1"), 5, 0)
-    with pytest.raises(ValueError, match="make it with gym.make"):
+    with pytest.raises(ValueError, match=r"make it with gym\.make"):
         make_agent("random").run(ReptilePruneEnv(TASK, evaluator="table"), 5, 0)
 
 
