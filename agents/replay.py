@@ -42,11 +42,7 @@ class Recorded:
     """
 
     def __init__(self, path: Path) -> None:
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with path.open("r+b") as file:
-                file.truncate(whole)
+        drop_torn_line(path)
         self._path = path
         self._met = 0
         try:
@@ -86,6 +82,15 @@ class Recorded:
                 f"{self._path} holds {len(self._records)} lines and the run ended after {self._met}; the code has changed since, "
                 "so the run can't go on; start a new one"
             )
+
+
+def drop_torn_line(path: Path) -> None:
+    """Remove the last line of a file where a crash cut it short: what is written next would be joined to it, and lost with it."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
 
 
 def remember(evaluator: Evaluator, rows: list[Row]) -> None:

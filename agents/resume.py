@@ -84,15 +84,6 @@ def conditions_of(env: gym.Env[Any, Any]) -> str:
         return str(error)
 
 
-def drop_torn_line(path: Path) -> None:
-    """Remove the last line of a file where a crash cut it short: what is written next would be joined to it, and lost with it."""
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-
-
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """No other process works in the folder meanwhile.

@@ -27,7 +27,8 @@ from agents.arguments import Options, make_env, task_of
 from agents.cli import BadArgumentError
 from agents.outputs import make_folder, versions, write, write_json
 from agents.registry import agent_spec, make_agent
-from agents.resume import RUN, alone_in, check_unchanged, conditions_of, drop_torn_line, options_of, read_run
+from agents.replay import drop_torn_line
+from agents.resume import RUN, alone_in, check_unchanged, conditions_of, options_of, read_run
 from agents.trace import Trace
 from agents.tuned import HYPERPARAMETERS
 from reptile_env.env import ReptilePruneEnv
