@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from agents.arguments import Options
 from agents.cli import BadArgumentError
+from agents.registry import AGENTS
 from reptile_env.env import ReptilePruneEnv
 
 RUN = "run.json"
@@ -35,6 +36,8 @@ def read_run(folder: Path, command: str = "train") -> dict[str, Any]:
         raise BadArgumentError(f"{path} is damaged: {error}") from error
     if not isinstance(run, dict) or run.get("command") != command:
         raise BadArgumentError(f"{folder} is not the folder of `python -m agents {command}`")
+    if command == "train" and run.get("agent") not in AGENTS:
+        raise BadArgumentError(f"{path}: there is no agent {run.get('agent')!r}: another version wrote it; start a new run")
     return run
 
 
@@ -42,13 +45,16 @@ def options_of(run: dict[str, Any]) -> Options:
     """The options that a run was started with.
 
     Raises:
-        BadArgumentError: another version of the program, which knew other ones, wrote them.
+        BadArgumentError: another version of the program, which knew other ones, wrote them, or they are damaged.
     """
     names = [field.name for field in fields(Options)]
     missing = [name for name in names if name not in run]
     if missing:
         raise BadArgumentError(f"{RUN} of this run lacks {', '.join(missing)}: another version wrote it; start a new run")
-    return Options(**{name: run[name] for name in names})
+    try:
+        return Options(**{name: run[name] for name in names})
+    except TypeError as error:
+        raise BadArgumentError(f"{RUN} of this run is damaged: {error}; start a new run") from error
 
 
 def check_unchanged(folder: Path, known: dict[str, Any], now: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ def resume(out: Path) -> int:
 
     Raises:
         BadArgumentError: `out` is not a folder that `train` wrote, another process works there, or settings, versions, code,
-            network, data or machine are not those that the run began with.
+            network, data or machine are not those that the run began with, or a table that it went on with is gone.
         agents.replay.ReplayError: the run does not do again what it did.
     """
     run = read_run(out)
@@ -58,6 +58,7 @@ def resume(out: Path) -> int:
     with alone_in(out):
         env = make_env(agent_spec(run["agent"]), task_of(options), options)
         check_unchanged(out, run, _record(run["agent"], options, env))
+        refuse_early(run["agent"], env, options)
         trace = out / f"trace-{run['agent']}.jsonl"
         known = trace.read_bytes().count(b'{"type":"plan"') if trace.exists() else 0
         evaluated: list[int] = []

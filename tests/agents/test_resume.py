@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -18,6 +19,7 @@ from filelock import FileLock
 from stable_baselines3 import SAC
 
 from agents.__main__ import main
+from agents.arguments import Options
 from agents.registry import make_agent
 from agents.trace import Trace
 from tests.helpers import ROOT
@@ -60,6 +62,7 @@ def task():
 RUNS = """
 import json, os, sys
 from agents.__main__ import main
+from agents.arguments import Options
 import agents.train, agents.sb3, agents.cma_es
 import agents.outputs, reptile_env.evaluation.disk
 
@@ -335,4 +338,26 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "run.json").write_text('{"command": "train", "agent": "sac"}')
     assert main(["train", "--resume", str(tmp_path)]) == 2
     assert "another version wrote it" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text('{"command": "train", "agent": "scs"}')
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    assert "there is no agent 'scs'" in capsys.readouterr().err
+    options = dataclasses.asdict(Options("digits-mlp", 5))
+    (tmp_path / "run.json").write_text(json.dumps(options | {"command": "train", "agent": "sac", "steps": "five"}))
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    assert "damaged" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_run_whose_table_is_gone_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["train", "q-learning", "--task", "digits-mlp", "--evaluator", "table", "--steps", "20"]
+    assert main([*quick, "--out", str(tmp_path / "first")]) == 0
+    (tmp_path / "mine.yaml").write_text(f"table: {tmp_path / 'first' / 'q-learning.npz'}\n")
+    assert main([*quick, "--hyperparameters", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "second")]) == 0
+    (tmp_path / "first" / "q-learning.npz").unlink()
+    before = (tmp_path / "second" / "q-learning.npz").read_bytes()
+    capsys.readouterr()
+    assert main(["train", "--resume", str(tmp_path / "second")]) == 2
+    told = capsys.readouterr().err
+    assert "is no table that a tabular agent saved" in told
+    assert told.count("\n") == 1
+    assert (tmp_path / "second" / "q-learning.npz").read_bytes() == before
