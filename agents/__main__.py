@@ -212,6 +212,8 @@ def pretrain(
     """Train the policy of agent pretrained on the training networks of the transfer family."""
     if steps < 1:
         raise BadArgumentError(f"--steps {steps}: give at least 1")
+    if not 0 <= seed < 2**32:
+        raise BadArgumentError(f"--seed {seed}: give a number from 0 to 2**32 - 1")
     folder = free_folder(out, "pretrain")
 
     def work() -> int:

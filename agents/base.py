@@ -13,7 +13,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.replay import remember
+from agents.plain import plain, whole
+from agents.replay import put_back, remember
 from agents.trace import PolicyResult, Row, Trace
 from agents.trace_file import TraceFile, open_trace
 from reptile_env.actions import DEFAULT_MAX_RATE, RATE_ALONE
@@ -76,7 +77,8 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
     def max_rate(self) -> float:
         """The largest rate that an action can ask for."""
         settings = env_settings(self.env)
-        return float(settings.get("max_rate") or max(settings.get("rates") or [DEFAULT_MAX_RATE]))
+        rates = settings.get("rates")  # maybe an array, which is neither true nor false
+        return float(settings.get("max_rate") or max([DEFAULT_MAX_RATE] if rates is None else rates))
 
     @property
     def tops(self) -> NDArray[np.float64]:
@@ -226,22 +228,24 @@ class Agent(ABC):
                 interruption, to the last bit (but for its seconds).
 
         Raises:
-            ValueError: no evaluation allowed, a negative seed, or an environment of several tasks where there can be one alone.
+            TypeError: evaluations or a seed that are no whole numbers, or an environment that is none of this package's.
+            ValueError: no evaluation allowed, a negative seed, an environment without ``gym.make``, or one of several tasks where
+                there can be one alone.
             FileExistsError: `out` holds a trace of this agent, and it is not to be resumed.
             agents.replay.ReplayError: the resumed run differs from its trace.
         """
+        evaluations, seed = whole("evaluations", evaluations), whole("seed", seed)
         if evaluations < 1:
             raise ValueError(f"evaluations={evaluations}; a run needs at least 1")
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed={seed} is outside 0 to 2**32 - 1")
+        settings, inner = env_settings(env), env.unwrapped
+        if not isinstance(inner, ReptilePruneEnv):
+            raise TypeError(f"agents act in the environments of reptile_env, such as ReptilePrune-v0, got {type(inner).__name__}")
         assert env.spec is not None
-        settings = env_settings(env)
-        inner = env.unwrapped
-        assert isinstance(inner, ReptilePruneEnv)
         task = self._task_of(inner, settings)
-        shown = {key: getattr(value, "__name__", repr(value)) if callable(value) else value for key, value in settings.items()}
         self.prepare(task)
-        trace = Trace(self.name, env.spec.id, task, seed, evaluations, shown, self.settings)
+        trace = Trace(self.name, env.spec.id, task, seed, evaluations, plain(settings), self.settings)
         with contextlib.ExitStack() as stack:
             file = None
             if out is not None:
@@ -249,6 +253,8 @@ class Agent(ABC):
                 for name in inner.task_names if file.recorded_rows else ():
                     rows = [row for row in file.recorded_rows if (row.network or task) == name]
                     remember(inner.evaluator_of(name), rows)
+                if resume and self.policy_file is not None:
+                    stack.enter_context(put_back(out / self.policy_file, file.came_as_far))
             self.search(Recorder(env, trace, file, listeners), seed, out)
             if file is not None:
                 file.end()

@@ -18,6 +18,7 @@ from agents.arguments import Options, make_env, resolve_task
 from agents.base import env_settings
 from agents.cli import BadArgumentError
 from agents.outputs import BestPlanFile, make_folder, versions, write, write_json
+from agents.refusals import refuse_early
 from agents.registry import AGENTS, agent_spec
 from agents.table import Entry
 from agents.trace import Trace
@@ -37,7 +38,7 @@ def compress(agent: str, options: Options, out: Path) -> int:
         The exit status: 0, or 1 where the saved network does not measure what the table says.
 
     Raises:
-        BadArgumentError: see `resolve_task` and `make_env`.
+        BadArgumentError: see `resolve_task`, `make_env` and `refuse_early`.
     """
     torch.set_num_threads(options.threads)
     assert options.task is not None
@@ -52,18 +53,23 @@ def compress(agent: str, options: Options, out: Path) -> int:
         program.trace(structure_of(task).model, task.valid[:2].inputs)
     except ValueError as error:
         raise BadArgumentError(f"--task {options.task}: {error}") from error
+    refuse_early(agent, env, options)
+    # What was asked of the agent alone is not asked of the others.
+    plain = replace(options, measure=None, observation=None, reward=None, hyperparameters={})
+    if "rates" in options.others:  # they are listed: the others choose among the same
+        plain = replace(plain, env=spec.env_id if options.env is None else options.env)
+    # The sweep is cheap and its plans are what returns are measured against; the agent's name may itself be one of these.
+    names = list(dict.fromkeys(["uniform", "random", agent] if spec.searches else [agent]))
+    envs = {name: env if name == agent else make_env(AGENTS[name], task, plain) for name in names}
     make_folder(out)
     write_json(out / "run.json", {"command": "compress", "agent": agent} | options.to_dict() | {"versions": versions()})
     best_plan = BestPlanFile(out / "best_plan.json")
     traces = {}
-    # The sweep is cheap and its plans are what returns are measured against; the agent's name may itself be one of these.
-    for name in dict.fromkeys(["uniform", "random", agent] if spec.searches else [agent]):
-        # What was asked of the agent alone is not asked of the others.
-        plain = options if name == agent else replace(options, measure=None, observation=None, reward=None, hyperparameters={})
-        own = env if name == agent else make_env(AGENTS[name], task, plain)
+    for name, own in envs.items():
+        asked = options if name == agent else plain
         if name == "uniform":
-            plain = replace(plain, steps=len(_inner(own).uniform_sweep) * options.rounds)
-        traces[name] = run_agent(name, own, plain, out, [best_plan])
+            asked = replace(asked, steps=len(_inner(own).uniform_sweep) * options.rounds)
+        traces[name] = run_agent(name, own, asked, out, [best_plan])
     entries = _entries(env, agent, traces)
     metric = _inner(env).evaluator.metric_name
     write_json(out / "table.json", table.to_json(entries, metric))
@@ -116,13 +122,15 @@ def _verdict(agent: str, entries: list[Entry], traces: dict[str, Trace]) -> str:
     by_step = traces[agent].env_settings["measure"] == "step"
     exception = f", but {agent}'s are measured after each decision" if by_step else ""
     lines.append(f"  evaluated: complete plans{exception}.")
-    lines.append("  return: 0 is the dense network, 1 the best uniform rate" + _without(traces[agent]))
+    lines.append("  return: 0 is the dense network, 1 the best uniform rate" + _without(traces, agent))
     return "\n".join(lines)
 
 
-def _without(trace: Trace) -> str:
-    """What tells the scale's best uniform rate from the table's, which meets the budget."""
-    return "." if trace.env_settings["budget"] is None else " without a budget; the table's best uniform meets it."
+def _without(traces: dict[str, Trace], agent: str) -> str:
+    """What tells the scale's best uniform rate from the table's: where the sweep was run under the budget, that one meets it."""
+    if traces[agent].env_settings["budget"] is None:
+        return "."
+    return " without a budget" + ("; the table's best uniform meets it." if "uniform" in traces else ", as in the table.")
 
 
 def _verify(out: Path) -> int:

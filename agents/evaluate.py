@@ -17,6 +17,7 @@ from agents.resume import options_of, read_run
 from agents.table import Entry
 from agents.trace import Trace
 from reptile_env.env import ReptilePruneEnv
+from reptile_env.errors import first_line
 
 
 def evaluate(folder: Path, task: str | None, evaluator: str | None, policy: Path | None, out: Path | None) -> int:
@@ -52,7 +53,10 @@ def evaluate(folder: Path, task: str | None, evaluator: str | None, policy: Path
     ]
     trace = _trace(folder, name)
     if trace is not None and trace.task == env.evaluator.name and trace.best is not None:
-        entries.append(table.measured("best plan", len(trace.rows), trace.best.plan, env))
+        try:
+            entries.append(table.measured("best plan", len(trace.rows), trace.best.plan, env))
+        except ValueError as error:  # a user's network that has changed since
+            raise BadArgumentError(f"{folder}: its best plan can't be carried out on task {trace.task!r}: {error}") from error
     entries += _policy_entry(folder, name, policy, env)
     if len(entries) == 2:
         raise BadArgumentError(f"{folder} holds no plan of task {env.evaluator.name!r} and no trained policy")
@@ -84,7 +88,11 @@ def _policy_entry(folder: Path, name: str, path: Path | None, env: ReptilePruneE
     if not path.is_file():
         raise BadArgumentError(f"--policy {path}: there is no such file")
     try:
-        play_policy(env, agent.load_policy(path), seed=0)
+        policy = agent.load_policy(path)
+    except Exception as error:  # the libraries raise whatever comes of a file that is not theirs
+        raise BadArgumentError(f"{path} holds no policy of agent {name!r}: {first_line(error)}") from error
+    try:
+        play_policy(env, policy, seed=0)
     except (ValueError, RuntimeError) as error:
         raise BadArgumentError(
             f"{path} can't be played on task {env.evaluator.name!r}: {error}; only what was trained on observation 'group' plays "

@@ -93,7 +93,10 @@ class BestPlanFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._return = json.loads(path.read_text(encoding="utf-8"))["plan_return"] if path.exists() else float("-inf")
+        try:
+            self._return = json.loads(path.read_text(encoding="utf-8"))["plan_return"] if path.exists() else float("-inf")
+        except (KeyError, TypeError, ValueError):
+            self._return = float("-inf")  # the trace has every plan, so a damaged file is written anew
 
     def __call__(self, trace: Trace, row: Row, improved: bool) -> None:
         """Take note of an evaluated plan."""

@@ -115,7 +115,8 @@ def make_agent(name: str, hyperparameters: Mapping[str, Any] | None = None) -> A
         hyperparameters: used instead of those of its file, all or some.
 
     Raises:
-        ValueError: an unknown agent or hyperparameter, or an agent without hyperparameters.
+        TypeError: a hyperparameter of the wrong type.
+        ValueError: an unknown agent or hyperparameter, one out of bounds, or an agent without hyperparameters.
     """
     from agents.tuned import TunedAgent
 

@@ -9,10 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from filelock import FileLock, Timeout
 
 from agents.arguments import Options
 from agents.cli import BadArgumentError
+from agents.registry import AGENTS
+from reptile_env.env import ReptilePruneEnv
 
 RUN = "run.json"
 _LOCK = ".lock"
@@ -33,6 +36,8 @@ def read_run(folder: Path, command: str = "train") -> dict[str, Any]:
         raise BadArgumentError(f"{path} is damaged: {error}") from error
     if not isinstance(run, dict) or run.get("command") != command:
         raise BadArgumentError(f"{folder} is not the folder of `python -m agents {command}`")
+    if command == "train" and run.get("agent") not in AGENTS:
+        raise BadArgumentError(f"{path}: there is no agent {run.get('agent')!r}: another version wrote it; start a new run")
     return run
 
 
@@ -40,13 +45,16 @@ def options_of(run: dict[str, Any]) -> Options:
     """The options that a run was started with.
 
     Raises:
-        BadArgumentError: another version of the program, which knew other ones, wrote them.
+        BadArgumentError: another version of the program, which knew other ones, wrote them, or they are damaged.
     """
     names = [field.name for field in fields(Options)]
     missing = [name for name in names if name not in run]
     if missing:
         raise BadArgumentError(f"{RUN} of this run lacks {', '.join(missing)}: another version wrote it; start a new run")
-    return Options(**{name: run[name] for name in names})
+    try:
+        return Options(**{name: run[name] for name in names})
+    except TypeError as error:
+        raise BadArgumentError(f"{RUN} of this run is damaged: {error}; start a new run") from error
 
 
 def check_unchanged(folder: Path, known: dict[str, Any], now: dict[str, Any]) -> None:
@@ -70,6 +78,16 @@ def _flat(data: dict[str, Any], above: str = "") -> dict[str, Any]:
     for key, value in data.items():
         flat |= _flat(value, f"{above}{key} ") if isinstance(value, dict) else {f"{above}{key}": value}
     return flat
+
+
+def conditions_of(env: gym.Env[Any, Any]) -> str:
+    """What the measurements of an environment made by `agents.arguments.make_env` depend on, as a hash."""
+    inner = env.unwrapped
+    assert isinstance(inner, ReptilePruneEnv)
+    try:
+        return inner.evaluator.conditions()
+    except ValueError as error:  # a metric without code: what is known of it must do
+        return str(error)
 
 
 @contextmanager

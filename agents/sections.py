@@ -10,6 +10,7 @@ import yaml
 
 import reptile_env
 from reptile_env.errors import unknown
+from reptile_env.transfer import SPLITS, SUITE
 
 # The first holds every hyperparameter, the others what differs, by the name of a suite or of a family of networks.
 SECTIONS = ("default", "suites", "families")
@@ -72,12 +73,15 @@ class Sections:
         return cls(data, str(path))
 
     def of(self, task: str) -> dict[str, Any]:
-        """The values for a task: those of its family, else of its suite, else the default; an unregistered task has neither."""
-        row = next((row for row in reptile_env.tasks() if row["name"] == task), None)
+        """The values for a task: those of its family, else of its suite, else the default; an unregistered task has neither.
+
+        What is learnt on a split of the transfer family, such as ``transfer-train``, has the values of that suite.
+        """
+        drawn = {"suite": SUITE} if task in [f"{SUITE}-{split}" for split in SPLITS] else {}
+        row = next((row for row in reptile_env.tasks() if row["name"] == task), drawn)
         values = dict(self.default)
-        if row is not None:
-            for column, sections in self._others.items():
-                values |= sections.get(row[column], {})
+        for column, sections in self._others.items():
+            values |= sections.get(row.get(column, ""), {})
         return values
 
 

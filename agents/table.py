@@ -80,10 +80,11 @@ def to_csv(entries: list[Entry]) -> str:
 def to_text(entries: list[Entry], metric: str) -> str:
     """The table for a terminal: costs with what is left of the dense network's, an arrow at the chosen line."""
     dense = entries[0]
-    head = ["", "evaluated", f"valid {metric}", f"test {metric}", "params", "MACs", "bytes", "return"]
+    timed = ["latency"] if dense.latency is not None else []  # where it is what is saved
+    head = ["", "evaluated", f"valid {metric}", f"test {metric}", "params", "MACs", "bytes", *timed, "return"]
     lines = [head]
     for entry in entries:
-        costs = [_cost(getattr(entry, name), getattr(dense, name)) for name in ("params", "macs", "bytes")]
+        costs = [_cost(getattr(entry, name), getattr(dense, name)) for name in ("params", "macs", "bytes", *timed)]
         mark = "> " if entry.chosen else "  "
         metrics = [_number(entry.valid, 4), _number(entry.test, 4)]
         lines.append([mark + entry.name, f"{entry.evaluated:,}", *metrics, *costs, _number(entry.plan_return, 3)])
@@ -98,5 +99,7 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _cost(value: int | None, dense: int) -> str:
-    return "-" if value is None else f"{value:,} ({100 * value / dense:3.0f} %)"
+def _cost(value: float | None, dense: float) -> str:
+    if value is None:
+        return "-"
+    return (f"{value:,}" if isinstance(value, int) else f"{1000 * value:.3g} ms") + f" ({100 * value / dense:3.0f} %)"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reptile_env.compression.plan import Plan
+from reptile_env.errors import first_line
 from reptile_env.tasks.registry import tasks
 
 
@@ -141,15 +142,20 @@ class Trace:
             ValueError: a file that is not a trace.
         """
         records = read_records(path)
-        if not records or records[0].pop("type", None) != "run":
+        if not records or not isinstance(records[0], dict) or records[0].pop("type", None) != "run":
             raise ValueError(f"{path} is not a trace: its first line must be of type 'run'")
-        trace = cls(**records[0])
-        for record in records[1:]:
-            kind = record.pop("type")
-            if kind == "plan":
-                trace.add(Row.from_dict(record))
-            elif kind == "policy":
-                trace.policy = PolicyResult(**record)
+        read = 0
+        try:
+            trace = cls(**records[0])
+            for record in records[1:]:
+                read += 1
+                kind = record.pop("type")
+                if kind == "plan":
+                    trace.add(Row.from_dict(record))
+                elif kind == "policy":
+                    trace.policy = PolicyResult(**record)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}, line {read + 1} is damaged: {first_line(error)}") from error
         return trace
 
 

@@ -34,6 +34,10 @@ class TraceFile:
         """The plans that an interrupted run had evaluated."""
         return [] if self._recorded is None else self._recorded.rows
 
+    def came_as_far(self) -> bool:
+        """Whether the run has come as far as the interrupted one."""
+        return self._recorded is None or self._recorded.all_met
+
     def row(self, row: Row) -> Row:
         """Append an evaluated plan; the row as it stands in the file, where it may have other seconds."""
         known = self._write("plan", row.to_dict())

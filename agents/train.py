@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ import torch
 
 from agents.arguments import Options, make_env, task_of
 from agents.base import Listener
-from agents.cli import BadArgumentError
 from agents.outputs import BestPlanFile, make_folder, versions, write_json
 from agents.progress import ProgressReport
+from agents.refusals import refuse_early
 from agents.registry import agent_spec, make_agent
-from agents.resume import RUN, alone_in, check_unchanged, options_of, read_run
+from agents.replay import put_back
+from agents.resume import RUN, alone_in, check_unchanged, conditions_of, options_of, read_run
 from agents.tensorboard_log import TensorBoardLog
 from agents.trace import Trace
 
@@ -30,11 +30,11 @@ def train(name: str, options: Options, out: Path) -> int:
         The exit status, 0.
 
     Raises:
-        BadArgumentError: see `task_of` and `make_env`; or an unknown hyperparameter.
+        BadArgumentError: see `task_of`, `make_env` and `refuse_early`.
     """
     torch.set_num_threads(options.threads)
     env = make_env(agent_spec(name), task_of(options), options)
-    _check_hyperparameters(name, options)
+    refuse_early(name, env, options)
     make_folder(out)
     with alone_in(out):
         write_json(out / RUN, _record(name, options, env))
@@ -49,7 +49,7 @@ def resume(out: Path) -> int:
 
     Raises:
         BadArgumentError: `out` is not a folder that `train` wrote, another process works there, or settings, versions, code,
-            network, data or machine are not those that the run began with.
+            network, data or machine are not those that the run began with, or a table that it went on with is gone.
         agents.replay.ReplayError: the run does not do again what it did.
     """
     run = read_run(out)
@@ -58,9 +58,13 @@ def resume(out: Path) -> int:
     with alone_in(out):
         env = make_env(agent_spec(run["agent"]), task_of(options), options)
         check_unchanged(out, run, _record(run["agent"], options, env))
+        refuse_early(run["agent"], env, options)
+        trace = out / f"trace-{run['agent']}.jsonl"
+        known = trace.read_bytes().count(b'{"type":"plan"') if trace.exists() else 0
+        evaluated: list[int] = []
         # Training is done again up to where it was interrupted, and so are its logs.
-        shutil.rmtree(out / LOGS, ignore_errors=True)
-        return _run(run["agent"], env, options, out, resume=True)
+        with put_back(out / LOGS, lambda: len(evaluated) >= known):
+            return _run(run["agent"], env, options, out, True, [lambda trace, row, improved: evaluated.append(row.evaluation)])
 
 
 def run_agent(
@@ -86,27 +90,16 @@ def run_agent(
         log.close()
 
 
-def _run(name: str, env: gym.Env[Any, Any], options: Options, out: Path, resume: bool) -> int:
-    trace = run_agent(name, env, options, out, [BestPlanFile(out / "best_plan.json")], resume)
+def _run(name: str, env: gym.Env[Any, Any], options: Options, out: Path, resume: bool, listeners: Sequence[Listener] = ()) -> int:
+    trace = run_agent(name, env, options, out, [*listeners, BestPlanFile(out / "best_plan.json")], resume)
     print(_summary(trace, out))
     return 0
-
-
-def _check_hyperparameters(name: str, options: Options) -> None:
-    try:
-        make_agent(name, options.hyperparameters)
-    except ValueError as error:
-        raise BadArgumentError(f"--hyperparameters: {error}") from error
 
 
 def _record(name: str, options: Options, env: gym.Env[Any, Any]) -> dict[str, Any]:
     """What the run depends on, JSON-able."""
     asked = {"command": "train", "agent": name} | options.to_dict()
-    try:
-        conditions = env.unwrapped.evaluator.conditions()  # type: ignore[attr-defined]
-    except ValueError as error:  # a metric without code: what is known of it must do
-        conditions = str(error)
-    return asked | {"versions": versions(), "conditions": conditions}
+    return asked | {"versions": versions(), "conditions": conditions_of(env)}
 
 
 def _summary(trace: Trace, out: Path) -> str:

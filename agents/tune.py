@@ -10,7 +10,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from agents.arguments import Options, make_env, task_of
 from agents.cli import BadArgumentError
 from agents.outputs import make_folder, versions, write, write_json
 from agents.registry import agent_spec, make_agent
-from agents.resume import RUN, alone_in, check_unchanged, read_run
+from agents.replay import drop_torn_line
+from agents.resume import RUN, alone_in, check_unchanged, conditions_of, options_of, read_run
 from agents.trace import Trace
 from agents.tuned import HYPERPARAMETERS
 from reptile_env.env import ReptilePruneEnv
@@ -36,6 +37,7 @@ from reptile_env.tasks import registry
 
 SPACES = HYPERPARAMETERS / "spaces.yaml"
 VALUES = ("best", "policy")
+LOG = "study.log"  # Optuna's
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,12 @@ def tune(study: Study, options: Options, out: Path) -> int:
     Raises:
         BadArgumentError: an agent that has no space or, for the value ``policy``, no policy, and what `make_env` refuses.
     """
+    if options.seed + study.seeds > 2**32:
+        raise BadArgumentError(f"--seed {options.seed}: the last of {study.seeds} --seeds is above 2**32 - 1; give a lower one")
     space, envs = read_space(study.agent), _envs(study, options)
     make_folder(out)
     with alone_in(out):
-        write_json(out / RUN, _record(study, options))
+        write_json(out / RUN, _record(study, options, envs))
         return _try_all(study, options, envs, space, out)
 
 
@@ -100,14 +104,23 @@ def resume(out: Path) -> int:
     """Go on with an interrupted study; its trials are those that there would be without the interruption.
 
     Raises:
-        BadArgumentError: `out` is not a folder that `tune` wrote, or versions or code have changed since.
+        BadArgumentError: `out` is not a folder that `tune` wrote, another process works there, or versions, code, networks, data
+            or machine have changed since.
     """
     run = read_run(out, "tune")
-    study = Study(**run["study"] | {"tasks": tuple(run["study"]["tasks"])})
-    options = Options(**run["options"])
+    asked = run.get("study")
+    if (
+        not isinstance(asked, dict)
+        or set(asked) != {field.name for field in fields(Study)}
+        or not isinstance(run.get("options"), dict)
+    ):
+        raise BadArgumentError(f"{RUN} of this study is not as this version writes it: another version wrote it; start a new study")
+    study, options = Study(**asked | {"tasks": tuple(asked["tasks"])}), options_of(run["options"])
     space, envs = read_space(study.agent), _envs(study, options)
     with alone_in(out):
-        check_unchanged(out, run, _record(study, options))
+        check_unchanged(out, run, _record(study, options, envs))
+        if (out / LOG).exists():
+            drop_torn_line(out / LOG)
         return _try_all(study, options, envs, space, out)
 
 
@@ -156,8 +169,10 @@ def shipped(agent: str, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     return found
 
 
-def _record(study: Study, options: Options) -> dict[str, Any]:
-    return {"command": "tune", "study": asdict(study), "options": options.to_dict(), "versions": versions()}
+def _record(study: Study, options: Options, envs: Sequence[gym.Env[Any, Any]]) -> dict[str, Any]:
+    asked = {"command": "tune", "study": asdict(study), "options": options.to_dict()}
+    conditions = {task: conditions_of(env) for task, env in zip(study.tasks, envs, strict=True)}
+    return asked | {"versions": versions(), "conditions": conditions}
 
 
 def _envs(study: Study, options: Options) -> list[gym.Env[Any, Any]]:
@@ -166,14 +181,20 @@ def _envs(study: Study, options: Options) -> list[gym.Env[Any, Any]]:
         raise BadArgumentError(f"--value policy: {study.agent} trains no policy; tune it by --value best")
     spec = agent_spec(study.agent)
     each = [replace(options, task=task) for task in study.tasks]
-    return [make_env(spec, task_of(one), one) for one in each]
+    envs = [make_env(spec, task_of(one), one) for one in each]
+    kept = {row["name"] for row in registry.tasks() if row["split"] == "test"}
+    for task, env in zip(study.tasks, envs, strict=True):
+        met = kept.intersection(env.unwrapped.task_names)  # type: ignore[attr-defined]
+        if met:  # also where a function returns one
+            raise BadArgumentError(f"--task {task}: {', '.join(met)} is kept for tests, so nothing may be tuned on it")
+    return envs
 
 
 def _try_all(
     study: Study, options: Options, envs: Sequence[gym.Env[Any, Any]], space: Mapping[str, Mapping[str, Any]], out: Path
 ) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(out / "study.log")))
+    storage = JournalStorage(JournalFileBackend(str(out / LOG)))
     kept = optuna.create_study(storage=storage, study_name=study.agent, direction="maximize", load_if_exists=True)
     for interrupted in kept.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         kept.tell(interrupted.number, state=TrialState.FAIL)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agents import bounds
 from agents.base import Agent
 from agents.sections import Sections
 from reptile_env.errors import unknown
@@ -22,7 +23,8 @@ class TunedAgent(Agent):
         hyperparameters: values used instead of the file's, for all or some of its keys, whatever the task.
 
     Raises:
-        ValueError: a hyperparameter that the file does not have.
+        TypeError: a hyperparameter of another kind than in the file.
+        ValueError: one that the file does not have, or out of bounds.
     """
 
     def __init__(self, name: str, hyperparameters: Mapping[str, Any] | None = None) -> None:
@@ -32,6 +34,7 @@ class TunedAgent(Agent):
         for key in self._given:
             if key not in self._sections.default:
                 raise unknown(f"hyperparameter of {name}", key, self._sections.default)
+        bounds.check(name, self._sections.default, self._given)
         self.hyperparameters: dict[str, Any] = self._sections.default | self._given
 
     def prepare(self, task: str) -> None:

@@ -10,6 +10,7 @@ import torch
 
 import reptile_env
 from agents.arguments import BadArgumentError, resolve_task
+from reptile_env.errors import first_line
 
 # Far below one example of any test split, far above the rounding of another order of summation.
 TOLERANCE = 1e-5
@@ -27,13 +28,16 @@ def verify(out: Path) -> int:
     for name in ("run.json", "table.json", "network"):
         if not (out / name).exists():
             raise BadArgumentError(f"{out} is not a finished run of compress: it holds no {name}")
-    run = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    results = json.loads((out / "table.json").read_text(encoding="utf-8"))
-    torch.set_num_threads(run["threads"])
-    chosen = next(row for row in results["rows"] if row["chosen"])
+    try:
+        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        results = json.loads((out / "table.json").read_text(encoding="utf-8"))
+        torch.set_num_threads(run["threads"])
+        (chosen,) = [row for row in results["rows"] if row["chosen"]]
+        network = reptile_env.load(out / "network")
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        raise BadArgumentError(f"{out} is not a finished run of compress: {first_line(error)}") from error
     task = resolve_task(run["task"])
     which, split = ("test", task.test_split()) if task.has_test else ("valid", task.valid)
-    network = reptile_env.load(out / "network")
     measured, _ = task.score(task.outputs(network.model, split), split)
     same = math.isclose(measured, chosen[which], rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     verdict = "the same as in the table" if same else f"DIFFERENT from the table's {chosen[which]:.6f}"

@@ -65,6 +65,14 @@ def test_verify_finds_a_network_that_measures_something_else(tmp_path: Path, cap
     (out / "table.json").write_text(json.dumps(table))
     assert main(["verify", str(out)]) == 1
     assert "DIFFERENT" in capfd.readouterr().out
+    for name, text in (("table.json", '{"rows": []}'), ("table.json", "{"), ("run.json", "{}")):
+        kept = (out / name).read_text()
+        (out / name).write_text(text)
+        assert main(["verify", str(out)]) == 2
+        told = capfd.readouterr().err
+        assert "is not a finished run of compress" in told
+        assert told.count("\n") == 1
+        (out / name).write_text(kept)
 
 
 def test_own_task_without_a_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

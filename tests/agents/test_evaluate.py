@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import reptile_env
 from agents.__main__ import main
+from agents.pretrained import SHIPPED
 from agents.trace import Trace
 
 
@@ -62,6 +64,44 @@ def test_a_policy_plays_on_another_network(runs: Path, evaluator: str, tmp_path:
     found = evaluated(runs / "ppo-group", tmp_path / "out", "--task", "digits-cnn", "--evaluator", evaluator)
     assert list(found) == ["dense", "best uniform", "policy"]
     assert found["policy"]["params"] < found["dense"]["params"]
+
+
+@pytest.mark.parametrize(
+    ("agent", "other"), [("sac", "ppo-group.zip"), ("ppo-group", "sac.zip"), ("amc", "pretrained"), ("amc", "sac.zip")]
+)
+def test_a_file_that_is_no_policy_of_the_agent_is_refused(
+    agent: str, other: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = runs / agent
+    if agent == "amc":  # needs no run of its own to be told what to read
+        folder = tmp_path / "amc"
+        folder.mkdir()
+        options = json.loads((runs / "ppo-group" / "run.json").read_text()) | {"agent": "amc"}
+        (folder / "run.json").write_text(json.dumps(options))
+    path = SHIPPED if other == "pretrained" else runs / other.removesuffix(".zip") / other
+    capsys.readouterr()
+    assert main(["evaluate", str(folder), "--policy", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert f"{path} holds no policy of agent '{agent}'" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("what", ["another network", "damaged"])
+def test_a_best_plan_that_cannot_be_read_or_carried_out_is_refused(
+    what: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "random"
+    shutil.copytree(runs / "random", folder)
+    path = folder / "trace-random.jsonl"
+    header, *rows = path.read_text().splitlines()
+    changed = json.loads(rows[0]) | {"plan_return": 9.0}
+    changed["plan"] = {"conv": {"keep": [0]}} if what == "another network" else {"conv": {}}
+    path.write_text("\n".join([header, json.dumps(changed), *rows[1:]]) + "\n")
+    capsys.readouterr()
+    assert main(["evaluate", str(folder)]) == 2
+    told = capsys.readouterr().err
+    assert ("its best plan can't be carried out" if what == "another network" else "line 2 is damaged") in told
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from agents.__main__ import main
+from agents.registry import make_agent
 from agents.trace import Trace
 
 QUICK = ["--task", "digits-mlp", "--steps", "12"]
@@ -103,3 +106,68 @@ def test_an_agent_that_cannot_act_there_is_refused(
 def test_agents_that_take_any_action_act_on_lists_too(agent: str, tmp_path: Path) -> None:
     trace: Any = trained(agent, tmp_path / "run", "--env", "ReptilePruneDiscrete-v0", "--evaluator", "table")
     assert len(trace.rows) == 12
+
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "no weights": (["lamp", "--evaluator", "table"], "no weights to score; use evaluator='live'"),
+    "no half-finished plans": (["beam-search", "--measure", "round"], "make the environment with measure='step'"),
+    "another observation": (["pretrained", "--observation", "network"], "the policy reads observation='group'"),
+    "too few for a pass": (["pretrained", "--measure", "step", "--steps", "3"], "one pass evaluates 5 plans; 3 are allowed"),
+    "nothing learnt of many": (["cma-es", "--env", "ReptilePruneTransfer-v0", "--observation", "group"], "learns no policy"),
+    "a library's own": (["ppo", "--evaluator", "table", "--hyperparameters", "ppo.yaml"], "n_steps"),
+    "no table": (
+        ["q-learning", "--evaluator", "table", "--hyperparameters", "table.yaml"],
+        "is no table that a tabular agent saved",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_an_agent_refuses_is_one_line_and_leaves_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ppo.yaml").write_text("n_steps: 0\n")
+    (tmp_path / "table.yaml").write_text("table: nowhere.npz\n")
+    more, message = REFUSED[name]
+    task = [] if "ReptilePruneTransfer-v0" in more else QUICK[:2]
+    assert main(["train", more[0], *task, *QUICK[2:], *more[1:]]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"ppo.yaml", "table.yaml"}
+
+
+@pytest.mark.parametrize("agent", ["sac", "dqn", "mcts", "random"])
+def test_what_finds_refusals_changes_nothing(agent: str, tmp_path: Path) -> None:
+    """The command lets an agent begin once before its run; an agent that is run at once does the same."""
+    ours = trained(agent, tmp_path / "run", "--evaluator", "table", "--seed", "7")
+    env = gym.make(ours.env_id, task="digits-mlp", **ours.env_settings)
+    alone = make_agent(agent).run(env, 12, 7)
+    assert [(row.plan, row.plan_return) for row in alone.rows] == [(row.plan, row.plan_return) for row in ours.rows]
+
+
+def test_compress_compares_over_the_same_listed_rates(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["compress", "--agent", "dqn", *QUICK, "--set", "rates=[0, 0.5]", "--out", str(out)]) == 0
+    assert "the same as in the table" in capfd.readouterr().out
+    rows = Trace.load(out / "trace-random.jsonl").rows
+    for group in range(len(rows[0].plan.widths)):
+        assert len({row.plan.widths[group] for row in rows}) <= 2
+    assert len(Trace.load(out / "trace-uniform.jsonl").rows) == 1
+
+
+def test_one_pass_under_a_budget_says_of_which_uniform_rate_the_table_tells(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = {}
+    for agent in ("pretrained", "random"):
+        arguments = ["compress", "--agent", agent, *QUICK, "--budget", "0.2", "--out", str(tmp_path / agent)]
+        assert main(arguments) == 0
+        said[agent] = capfd.readouterr().out
+    # digits-mlp has 27,968 MACs; the best uniform rate without a budget leaves more than a fifth of them.
+    meets = {name: "the table's best uniform meets it" in text for name, text in said.items()}
+    for agent in said:
+        rows = json.loads((tmp_path / agent / "table.json").read_text())["rows"]
+        assert meets[agent] == (rows[1]["macs"] <= 0.2 * 27968)
+    assert meets == {"pretrained": False, "random": True}

@@ -120,3 +120,5 @@ def test_the_command_trains(tmp_path: Path) -> None:
     assert GroupPolicy.load(tmp_path / "run" / "pretrained.safetensors").about["networks"] == FEW[:1]
     assert main(["pretrain", "--steps", "0", "--out", str(tmp_path / "none")]) == 2
     assert main(["pretrain", "--network", "transfer-mlp-7", "--out", str(tmp_path / "none")]) == 2
+    assert main(["pretrain", "--seed", "-1", "--network", FEW[0], "--out", str(tmp_path / "none")]) == 2
+    assert not (tmp_path / "none").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 from agents.__main__ import main
+from agents.arguments import Options
 from tests.helpers import ROOT
 
 STEPS = 150
@@ -56,6 +58,7 @@ def task():
 RUNS = """
 import json, os, sys
 from agents.__main__ import main
+from agents.arguments import Options
 import agents.train, agents.sb3, agents.cma_es
 import agents.outputs, reptile_env.evaluation.disk
 
@@ -229,4 +232,11 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "run.json").write_text('{"command": "train", "agent": "sac"}')
     assert main(["train", "--resume", str(tmp_path)]) == 2
     assert "another version wrote it" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text('{"command": "train", "agent": "scs"}')
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    assert "there is no agent 'scs'" in capsys.readouterr().err
+    options = dataclasses.asdict(Options("digits-mlp", 5))
+    (tmp_path / "run.json").write_text(json.dumps(options | {"command": "train", "agent": "sac", "steps": "five"}))
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    assert "damaged" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -13,6 +13,7 @@ import pytest
 from agents.base import Agent, Recorder
 from agents.registry import AGENTS, make_agent
 from agents.trace import Trace
+from reptile_env.env import ReptilePruneEnv
 
 TASK, DENSE_MACS = "digits-mlp", 27968
 ENDING = ("uniform", "global-magnitude", "lamp", "pretrained")  # these have no more to say after some plans
@@ -125,6 +126,43 @@ def test_a_crash_keeps_what_was_evaluated(tmp_path: Path) -> None:
 def test_bad_runs_are_refused(evaluations: int, seed: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run("random", evaluations, seed)
+
+
+@pytest.mark.parametrize(("evaluations", "seed"), [(10.5, 0), (True, 0), ("10", 0), (5, 1.5), (5, None)])
+def test_numbers_of_plans_and_seeds_are_whole(evaluations: Any, seed: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="must be a whole number, got"):
+        run("random", evaluations, seed, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_environment_that_is_none_of_ours_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"agents act in the environments of reptile_env.*got CartPoleEnv"):
+        make_agent("random").run(gym.make("CartPole-v1"), 5, 0)
+    with pytest.raises(ValueError, match=r"make it with gym\.make"):
+        make_agent("random").run(ReptilePruneEnv(TASK, evaluator="table"), 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("id", "settings"),
+    [
+        ("ReptilePruneDiscrete-v0", {"rates": np.array([0.0, 0.3, 0.6]), "evaluator": "table"}),
+        ("ReptilePrune-v0", {"max_rate": np.float64(0.5), "rounds": np.int64(2), "evaluator": "table"}),
+        ("ReptilePrune-v0", {"disk_cache": Path("cache"), "reward": "tradeoff"}),
+    ],
+    ids=str,
+)
+def test_whatever_the_environment_takes_a_trace_can_hold(
+    id: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = {"task": TASK, "measure": "round", **settings}
+    trace = make_agent("random").run(gym.make(id, **made), np.int64(5), np.int64(3), out=tmp_path)  # type: ignore[arg-type]
+    read = Trace.load(tmp_path / "trace-random.jsonl")
+    assert read.header() == trace.header()
+    assert len(read.rows) == 5
+    as_lists = {name: list(value) if isinstance(value, np.ndarray) else value for name, value in made.items()}
+    alike = make_agent("random").run(gym.make(id, **as_lists), 5, 3)
+    assert without_seconds(alike) == without_seconds(trace)
 
 
 @pytest.mark.parametrize("name", ["random", "uniform", "coordinate-ascent", "cma-es"])

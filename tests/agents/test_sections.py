@@ -32,6 +32,12 @@ def test_the_family_counts_more_than_the_suite_and_that_more_than_the_default() 
     assert sections("learning_rate: 0.1").of("digits-mlp") == {"learning_rate": 0.1}
 
 
+def test_who_learns_on_drawn_networks_takes_those_of_their_suite() -> None:
+    text = "default: {a: 1}\nsuites: {transfer: {a: 2}}\nfamilies: {mlp: {a: 3}}"
+    assert [sections(text).of(task)["a"] for task in ("transfer-train", "transfer-test", "transfer-mlp-1")] == [2, 2, 3]
+    assert sections(text).of("transfer-none") == {"a": 1}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

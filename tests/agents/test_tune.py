@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import torch
 import yaml
 
 import agents.tune
@@ -82,6 +84,66 @@ def test_an_interrupted_study_tries_what_it_would_have_tried(
     assert trials(cut) == trials(whole)
 
 
+def test_a_study_cut_in_the_middle_of_a_line_goes_on(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main(["tune", "ppo", *QUICK, "--out", str(whole)]) == 0
+    shutil.copytree(whole, cut)
+    lines = (whole / "study.log").read_bytes().splitlines(keepends=True)
+    (cut / "study.log").write_bytes(b"".join(lines[:-1]) + lines[-1][:20])
+    assert main(["tune", "--resume", str(cut)]) == 0
+    assert trials(cut) == trials(whole)
+    assert main(["tune", "--resume", str(cut)]) == 0
+
+
+TASKS = """
+import torch, reptile_env
+
+def kept():
+    return reptile_env.make_task("transfer-mlp-7")
+
+def mine():
+    x, y = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)), torch.arange(200) % 3
+    net = torch.nn.Sequential(torch.nn.Linear(6, 20), torch.nn.ReLU(), torch.nn.Linear(20, 3))
+    torch.nn.init.constant_(net[2].bias, BIAS)
+    return reptile_env.Task(net, (x[:100], y[:100]), (x[100:], y[100:]), name="mine", w=0.3)
+"""
+
+
+def test_a_study_goes_on_with_the_networks_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_tuned.py").write_text(TASKS.replace("BIAS", "0.0"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    study = ["tune", "ppo", "--task", "own_tuned:mine", *QUICK[4:6], "--trials", "1", "--seeds", "1", "--out", "study"]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert main(study) == 0
+        torch.manual_seed(1)  # and with it the weights
+        assert main(["tune", "--resume", "study"]) == 2
+        assert "conditions own_tuned:mine was" in capsys.readouterr().err
+        torch.manual_seed(0)
+        assert main(["tune", "--resume", "study"]) == 0
+
+
+def test_a_function_cannot_bring_in_a_network_kept_for_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_kept.py").write_text(TASKS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["tune", "ppo", "--task", "own_kept:kept", *QUICK[4:], "--out", "study"]) == 2
+    assert "transfer-mlp-7 is kept for tests" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_of_another_version_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ('{"command": "tune"}', '{"command": "tune", "study": {"agent": "ppo"}, "options": {}}'):
+        (tmp_path / "run.json").write_text(text)
+        assert main(["tune", "--resume", str(tmp_path)]) == 2
+        assert "another version wrote it" in capsys.readouterr().err
+
+
 def interrupted_in(count: int, function: Callable[..., float]) -> Callable[..., float]:
     calls = 0
 
@@ -121,6 +183,7 @@ def test_networks_kept_for_tests_are_refused(
         (["ppo", "--trials", "0"], "give at least 1"),
         (["ppo", "--task", "digits-mlp", "--task", "digits-mlp"], "name each task once"),
         (["pppo"], "did you mean 'ppo'"),
+        (["ppo", "--seed", "4294967295", "--seeds", "2"], "above 2**32 - 1; give a lower one"),
         ([], "'algorithm'"),
         (["--resume", "nowhere"], "is not the folder of a run"),
         (["ppo", "--steps", "1", "--evaluator", "table", "--value", "policy", "--out", "study"], "leave none for the policy"),
