@@ -67,7 +67,7 @@ class GroupPolicy(Policy):
         except (OSError, SafetensorError) as error:
             raise ValueError(f"policy {path} can't be read: {error}") from error
         if head.get("format") != _FORMAT:
-            raise ValueError(f"{path} holds no policy of this package; `python -m agents export` writes one")
+            raise ValueError(f"{path} holds no policy of this package; `python -m agents pretrain` writes one")
         layers = [(tensors[f"{number}.weight"], tensors[f"{number}.bias"]) for number in range(len(tensors) // 2)]
         return cls(layers, json.loads(head["about"]))
 
