@@ -38,6 +38,7 @@ from reptile_env.tasks import registry
 SPACES = HYPERPARAMETERS / "spaces.yaml"
 VALUES = ("best", "policy")
 LOG = "study.log"  # Optuna's
+ERROR = "error"  # what a trial is marked with whose runs raised; one that was interrupted bears no mark
 
 
 @dataclass(frozen=True)
@@ -200,19 +201,34 @@ def _try_all(
         kept.tell(interrupted.number, state=TrialState.FAIL)
     if not kept.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.WAITING)):
         kept.enqueue_trial(shipped(study.agent, space))
-    while len(done := kept.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < study.trials:
+    while len(done := _done(kept)) < study.trials:
         # Seeded by what is done, so that a study taken up again asks for what it would have asked for.
         kept.sampler = optuna.samplers.TPESampler(seed=options.seed + len(done), multivariate=True)
-        trial = kept.ask()
+        trial, told = kept.ask(), f"trial {len(done) + 1} of {study.trials}"
         chosen = suggest(trial, space)
-        value = _value(study, options, envs, chosen)
-        kept.tell(trial, value)
-        first = " (the shipped setting)" if not done else ""
-        print(f"trial {len(done) + 1} of {study.trials}: {value:.4f}{first}, best {kept.best_value:.4f}", flush=True)
-        _write_trials(kept.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), space, out)
+        try:
+            value = _value(study, options, envs, chosen)
+        except (ArithmeticError, RuntimeError, ValueError) as error:
+            if not done:  # the shipped setting, so it is not the setting's fault
+                raise
+            # Such as weights that became NaN: the setting is worth nothing, and what the others have cost is not lost for it.
+            trial.set_user_attr(ERROR, str(error) or type(error).__name__)
+            kept.tell(trial, state=TrialState.FAIL)
+            print(f"{told}: failed, {trial.user_attrs[ERROR]:.200}", flush=True)
+        else:
+            kept.tell(trial, value)
+            first = " (the shipped setting)" if not done else ""
+            print(f"{told}: {value:.4f}{first}, best {kept.best_value:.4f}", flush=True)
+        _write_trials(_done(kept), space, out)
         _write_best(kept.best_trial, space, out)
     print(f"best setting: {out / 'best.yaml'}; `python -m agents train {study.agent} --hyperparameters` takes it")
     return 0
+
+
+def _done(kept: optuna.Study) -> list[FrozenTrial]:
+    """Trials that won't be made again: those with a value, and those whose setting failed."""
+    ended = kept.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+    return [trial for trial in ended if trial.state == TrialState.COMPLETE or ERROR in trial.user_attrs]
 
 
 def _value(study: Study, options: Options, envs: Sequence[gym.Env[Any, Any]], hyperparameters: dict[str, Any]) -> float:
@@ -247,9 +263,12 @@ def _write_best(best: FrozenTrial, space: Mapping[str, Mapping[str, Any]], out: 
 
 
 def _write_trials(trials: Sequence[FrozenTrial], space: Mapping[str, Mapping[str, Any]], out: Path) -> None:
-    """Every setting with its value, for people and spreadsheets; the first one is the shipped setting."""
+    """Every setting with its value, NaN where it failed, for people and spreadsheets; the first one is the shipped setting."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["trial", "value", *space])
-    rows.writerows([number, f"{trial.value:.6f}", *_chosen(trial, space).values()] for number, trial in enumerate(trials, 1))
+    rows.writerows(
+        [number, f"{math.nan if trial.value is None else trial.value:.6f}", *_chosen(trial, space).values()]
+        for number, trial in enumerate(trials, 1)
+    )
     write(out / "trials.csv", text.getvalue())

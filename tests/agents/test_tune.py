@@ -157,6 +157,40 @@ def interrupted_in(count: int, function: Callable[..., float]) -> Callable[..., 
     return counted
 
 
+def test_a_setting_that_fails_ends_no_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = {"learning_rate": {"choices": [make_agent("ppo").settings["learning_rate"], 1e30]}}
+    monkeypatch.setattr(agents.tune, "read_space", lambda agent: space)
+    study = ["tune", "ppo", *QUICK, "--steps", "600"]
+    assert main([*study, "--out", str(tmp_path / "whole")]) == 0
+    told = capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "whole" / "trials.csv").open(encoding="utf-8")))
+    assert len(rows) == 4
+    failed = [row["trial"] for row in rows if row["learning_rate"] == "1e+30"]
+    assert failed
+    assert failed == [row["trial"] for row in rows if row["value"] == "nan"]
+    assert all(f"trial {number} of 4: failed, " in told for number in failed)
+    assert yaml.safe_load((tmp_path / "whole" / "best.yaml").read_text())["learning_rate"] < 1
+    with monkeypatch.context() as patched:
+        patched.setattr(agents.tune, "_value", interrupted_in(4, agents.tune._value))
+        assert main([*study, "--out", str(tmp_path / "cut")]) == 1
+    assert main(["tune", "--resume", str(tmp_path / "cut")]) == 0
+    assert (tmp_path / "cut" / "trials.csv").read_text() == (tmp_path / "whole" / "trials.csv").read_text()
+
+
+def test_an_error_of_the_shipped_setting_is_not_put_down_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*arguments: Any) -> float:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(agents.tune, "_value", failing)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            main(["tune", "ppo", *QUICK, "--trials", "1", "--out", str(tmp_path)])
+    assert main(["tune", "--resume", str(tmp_path)]) == 0
+    assert len(trials(tmp_path)) == 1
+
+
 def test_the_policy_can_be_what_counts(tmp_path: Path) -> None:
     assert main(["tune", "ppo", *QUICK, "--trials", "1", "--value", "policy", "--out", str(tmp_path / "a")]) == 0
     assert main(["tune", "ppo", *QUICK, "--trials", "1", "--out", str(tmp_path / "b")]) == 0
