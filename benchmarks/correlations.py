@@ -33,44 +33,45 @@ FILE = Path(__file__).with_name("correlations.json")
 SHORT = Finetune(steps=100)  # what "a short fine-tune" is
 
 
-def correlate(name: str, plans: int, progress: Callable[[float], None] = lambda done: None) -> dict[str, Any]:
+def correlate(
+    name: str, plans: int, progress: Callable[[float], None] = lambda done: None, finetune: bool = True
+) -> dict[str, Any]:
     """Spearman's rank correlations over random plans of a task, rates drawn as random search draws them.
 
     Args:
         name: a built-in task with a test split.
         plans: random ones.
         progress: told the fraction that is done.
+        finetune: whether to fine-tune the plans; of a large network each takes minutes.
 
     Returns:
         ``valid_test``: of validation return and test return; ``finetuned_return``: of validation return and the metric on
-        validation data after `SHORT`; ``finetuned_metric``: of the metric before and after it. NaN where one of them is constant.
+        validation data after `SHORT`; ``finetuned_metric``: of the metric before and after it, the last two and ``finetune_steps``
+        with `finetune` alone. NaN where one of the two is constant.
     """
     task = make_task(name)
     evaluator = live_evaluator(task, Settings())
-    tuned = live_evaluator(task, Settings(f"{evaluator.settings.recovery}+finetune", finetune=SHORT))
+    tuned = live_evaluator(task, Settings(f"{evaluator.settings.recovery}+finetune", finetune=SHORT)) if finetune else None
     reference = make_reference(evaluator, "macs", [Request(rate) for rate in uniform_rates(DEFAULT_MAX_RATE)], None)
     dense_test = evaluator.test(evaluator.dense)
-    rows = []
+
+    def good(metric: float) -> float:
+        return quality(metric, reference.dense.metric, evaluator.higher_is_better)
+
+    rows, after = [], []
     for index, plan in enumerate(random_plans(evaluator, plans)):
         valid = evaluator.measure(plan)
-        after = tuned.measure(cut_to(tuned, list(plan.widths)))
-        rows.append(
-            (
-                reference.return_of(valid),
-                return_on_test(reference, dense_test, evaluator.test(plan)),
-                quality(valid.metric, reference.dense.metric, evaluator.higher_is_better),
-                quality(after.metric, reference.dense.metric, evaluator.higher_is_better),
-            )
-        )
+        tested = return_on_test(reference, dense_test, evaluator.test(plan))
+        rows.append((reference.return_of(valid), tested, good(valid.metric)))
+        if tuned:
+            after.append(good(tuned.measure(cut_to(tuned, list(plan.widths))).metric))
         progress((index + 1) / plans)
-    valid_return, tested, before, finetuned = np.array(rows).T
-    return {
-        "plans": plans,
-        "valid_test": _spearman(valid_return, tested),
-        "finetuned_return": _spearman(valid_return, finetuned),
-        "finetuned_metric": _spearman(before, finetuned),
-        "finetune_steps": SHORT.steps,
-    }
+    returns, on_test, before = np.array(rows).T
+    found = {"plans": plans, "valid_test": _spearman(returns, on_test)}
+    if not tuned:
+        return found
+    ranks = {"finetuned_return": _spearman(returns, after), "finetuned_metric": _spearman(before, after)}
+    return found | ranks | {"finetune_steps": SHORT.steps}
 
 
 def _spearman(first: Any, second: Any) -> float:
@@ -82,6 +83,9 @@ def _spearman(first: Any, second: Any) -> float:
 def correlations(
     names: Annotated[list[str] | None, typer.Argument(help="built-in tasks; all core tasks when left out")] = None,
     plans: Annotated[int, typer.Option(help="random plans of each task")] = PLANS,
+    finetune: Annotated[
+        bool, typer.Option(help="whether to fine-tune the plans, too; of a large network each takes minutes")
+    ] = True,
 ) -> None:
     """How validation returns rank plans beside test returns, and beside a short fine-tune; kept in benchmarks/correlations.json."""
     if plans < 3:
@@ -101,7 +105,7 @@ def correlations(
         failed: list[str] = []
         for name in chosen:
             with left_out_where_it_fails(name, failed):
-                found = correlate(name, plans, follow(progress.add_task(name, total=1.0)))
+                found = correlate(name, plans, follow(progress.add_task(name, total=1.0)), finetune)
                 _write(name, found)
                 progress.console.print(name, json.dumps(found))
     if failed:
@@ -111,6 +115,9 @@ def correlations(
 def _write(name: str, found: dict[str, Any]) -> None:
     with FileLock(FILE.with_suffix(".lock")):
         entries = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+        known = entries.get(name, {})
+        if known.get("plans") == found.get("plans"):  # then what it says of a fine-tune is of these plans, and stays
+            found = known | found
         draft = FILE.with_suffix(".draft")
         draft.write_text(json.dumps(dict(sorted((entries | {name: found}).items())), indent=1) + "\n", encoding="utf-8")
         os.replace(draft, FILE)

@@ -100,16 +100,16 @@ def _budgets(rows: list[dict[str, Any]]) -> str:
 
 def _correlations(entries: dict[str, Any]) -> str:
     lines = [
-        [f"`{name}`", *(_number(entry[key], 2) for key in ("valid_test", "finetuned_return", "finetuned_metric"))]
+        [f"`{name}`", *(_number(entry.get(key), 2) for key in ("valid_test", "finetuned_return", "finetuned_metric"))]
         for name, entry in entries.items()
     ]
-    counts = sorted({(entry["plans"], entry["finetune_steps"]) for entry in entries.values()})
+    counts = sorted({(entry["plans"], entry["finetune_steps"]) for entry in entries.values() if "finetune_steps" in entry})
     told = "; ".join(f"{plans} random plans, a fine-tune of {steps} steps" for plans, steps in counts)
     return (
         "## How far a validation return can be trusted\n\n"
         f"Spearman's rank correlation, by `python -m benchmarks correlations` ({told}): of\n"
         "the validation return with the test return; of the validation return with the metric after the fine-tune; of the metric\n"
-        "before with the metric after it.\n\n"
+        "before with the metric after it. A dash: not fine-tuned, which would take hours.\n\n"
         + _table(["task", "return, valid and test", "return and fine-tuned metric", "metric and fine-tuned metric"], lines)
         + f"\nAcross random plans the test split agrees ({_span(entries, 'valid_test')}). The best plans of searches differ by a\n"
         "few examples, and there it agrees far less, see [results](results.md). What a short fine-tune makes of a plan is another\n"
@@ -118,7 +118,7 @@ def _correlations(entries: dict[str, Any]) -> str:
 
 
 def _span(entries: dict[str, Any], key: str) -> str:
-    known = [entry[key] for entry in entries.values() if not math.isnan(entry[key])]
+    known = [entry[key] for entry in entries.values() if not math.isnan(entry.get(key, math.nan))]
     return f"{min(known):.2f} to {max(known):.2f}" if known else "-"
 
 

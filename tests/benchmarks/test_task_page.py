@@ -54,6 +54,25 @@ def test_correlations_are_of_ranks_and_kept_by_task(tmp_path: Path, monkeypatch:
     assert all(-1 <= found[key] <= 1 for key in ("finetuned_return", "finetuned_metric"))
 
 
+def test_without_a_fine_tune_the_rest_is_measured_and_what_is_known_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "correlations.json"
+    monkeypatch.setattr(correlations, "FILE", file)
+    monkeypatch.setattr(correlations, "SHORT", correlations.Finetune(steps=2))
+    run = ["correlations", "digits-mlp", "--plans", "12"]
+    assert CliRunner().invoke(app, [*run, "--no-finetune"]).exit_code == 0
+    (alone,) = json.loads(file.read_text(encoding="utf-8")).values()
+    assert alone.keys() == {"plans", "valid_test"}
+    monkeypatch.setattr(task_page, "CORRELATIONS", file)
+    assert f"| `digits-mlp` | {alone['valid_test']:.2f} | - | - |" in task_page.page()
+    assert CliRunner().invoke(app, run).exit_code == 0
+    (whole,) = json.loads(file.read_text(encoding="utf-8")).values()
+    assert whole["valid_test"] == alone["valid_test"]
+    for plans, kept in (("12", whole), ("13", None)):
+        assert CliRunner().invoke(app, [*run[:-1], plans, "--no-finetune"]).exit_code == 0
+        (again,) = json.loads(file.read_text(encoding="utf-8")).values()
+        assert (again == whole) if kept else ("finetuned_metric" not in again)
+
+
 def test_what_is_constant_has_no_rank() -> None:
     assert math.isnan(correlations._spearman([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))
     assert correlations._spearman([1.0, 2.0, 4.0], [0.1, 0.2, 0.3]) == 1
