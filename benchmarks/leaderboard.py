@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,9 +124,19 @@ def page(folders: Sequence[Validated]) -> str:
         for suite in by_suite(validated.runs):
             suite = replace(suite, validation=Validation.read(validated.folder, suite.name))
             lines += ["", f"## {suite.name}", "", _origin(validated)]
-            for track in suite.tracks:
-                lines += ["", f"### {track}: {_WHAT[track]}", "", *_table(suite, track)]
+            for cap, part in _by_cap(suite):
+                for track in part.tracks:
+                    lines += ["", f"### {track}{cap}: {_WHAT[track]}", "", *_table(part, track)]
     return "\n".join(lines) + "\n"
+
+
+def _by_cap(suite: Suite) -> Iterator[tuple[str, Suite]]:
+    """The runs under each cap of the cost, where there are several: a mean over all caps would say little of any."""
+    caps = {run.settings.get("budget") for run in suite.runs}
+    for cap in sorted(caps, key=lambda cap: math.inf if cap is None else cap):
+        runs = tuple(run for run in suite.runs if run.settings.get("budget") == cap)
+        told = "" if len(caps) == 1 else ", no cap" if cap is None else f", cost at most {cap:.0%} of dense"
+        yield told, replace(suite, runs=runs)
 
 
 def _origin(validated: Validated) -> str:

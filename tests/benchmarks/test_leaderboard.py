@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def test_the_leaderboard_takes_validated_rows_alone(folder: Path, run: Run, caps
     text = page.read_text()
     assert "## tiny-v1" in text
     assert all(f"| {agent} |" in text for agent in ("random", "uniform", "cma-es"))
-    assert "is known: digits-mlp@0.6." in text
+    capped, free = text.split("### search, cost at most 60% of dense: ")[1].split("### search, no cap: ")
+    assert ("| random |" in free, "| random |" in capped) == (True, False)
+    assert "| agent | return |" in capped  # no best plan under such a cap is known
     assert "4 runs, made at" in text
     path = run_path(folder, run.agent, run.task, run.seed)
     path.unlink()
@@ -88,6 +91,28 @@ def test_the_leaderboard_marks_nobody_where_runs_are_missing() -> None:
     assert "Left out: 1 runs" in missing
     others = [dataclasses.replace(run, seed=run.seed + 1) for run in poor]
     assert "| sac |" in page([Validated(Path("made"), VALIDATION, [*good, *others], 0)])
+
+
+def test_runs_under_different_caps_are_not_mixed() -> None:
+    runs = [
+        with_returns(
+            [level + 0.01 * seed], agent=agent, seed=seed, task=f"task-a@{cap}", settings={"task": "task-a", "budget": cap}
+        )
+        for cap, level in ((0.25, 1.1), (0.5, 1.4))
+        for agent in ("random", "sac")
+        for seed in range(3)
+    ]
+    text = page([Validated(Path("made"), VALIDATION, runs, 0)])
+    tight, wide = text.split("### search, cost at most ")[1:]
+    assert [part.split(": ")[0] for part in (tight, wide)] == ["25% of dense", "50% of dense"]
+    alone = page([Validated(Path("made"), VALIDATION, [run for run in runs if "0.5" in run.task], 0)])
+    assert wide.split("\n\n", 1)[1] == alone.split("### search: ")[1].split("\n\n", 1)[1]
+    assert tight.split("\n\n", 1)[1] != wide.split("\n\n", 1)[1]
+
+
+def test_tasks_without_a_scale_of_scores_are_told() -> None:
+    known, unknown = (with_returns([1.2], task=name, best_known_return=best) for name, best in (("a", 1.5), ("b", math.nan)))
+    assert "is known: b." in page([Validated(Path("made"), VALIDATION, [known, unknown], 0)])
 
 
 def test_a_run_that_does_not_say_where_it_was_made_is_listed_all_the_same() -> None:
