@@ -63,6 +63,19 @@ class PlanCosts:
                 amounts = self._given_back(amounts, part)
         return amounts
 
+    def raised(self, rates: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`rates` that meet the cap: the same is added to each, none past the top, until the cost ends just under it.
+
+        Those that meet it, or stand under none, stay as they are.
+        """
+        if self.budget is None or self._fits(rates):
+            return rates
+
+        def higher(by: float) -> NDArray[np.float64]:
+            return np.minimum(rates + by * self._env.tops, self._env.tops)
+
+        return higher(self._mildest(higher, 0.0, 1.0))
+
     def _given_back(self, amounts: NDArray[np.float64], part: NDArray[np.bool_]) -> NDArray[np.float64]:
         """`amounts` that fit, those of a part made milder, all alike, as far as the cap allows."""
 

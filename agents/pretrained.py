@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from agents.base import Agent, Recorder
+from agents.base import Agent, Recorder, play
+from agents.costs import PlanCosts
 from agents.policy import Policy, play_policy
-from reptile_env.observations import group_features
+from reptile_env.observations import GROUP_FEATURES, KINDS, group_features
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 SHIPPED = Path(__file__).parent / "policies" / "pretrained.safetensors"
 _FORMAT = "reptile_env policy 1"
+_BUDGET_LEFT = len(KINDS) + GROUP_FEATURES.index("budget left")
 
 
 class GroupPolicy(Policy):
@@ -96,7 +98,8 @@ class Pretrained(Agent):
     """Plays a trained policy once, without exploration: one plan is measured, and nothing is learnt from it.
 
     The policy sees observation ``"group"`` alone: what the layers look like, and how much the calibration loss rises when a group
-    is halved.
+    is halved. It was trained without a budget, so it is shown none: where a cap asks for more than it cuts by itself, all its rates
+    are raised by the same, instead of the last ones alone, which the environment's wall would raise.
 
     Args:
         name: of the agent.
@@ -133,4 +136,24 @@ class Pretrained(Agent):
             )
         if env.remaining < env.evaluations_per_episode:
             raise ValueError(f"one pass evaluates {env.evaluations_per_episode} plans; {env.remaining} are allowed")
-        env.report_policy(play_policy(env, self._policy)[0])
+        costs = PlanCosts(env)
+        if costs.budget is None or env.evaluations_per_episode > 1:  # then its metric on the way is part of what it sees
+            env.report_policy(play_policy(env, self._policy)[0])
+            return
+        returned = play(env, costs.raised(self._asked(env)).tolist())
+        assert returned is not None
+        env.report_policy(returned)
+
+    def _asked(self, env: Recorder) -> NDArray[np.float64]:
+        """The rates ``(decisions,)`` that the policy asks for where it is shown no budget. Nothing is measured.
+
+        The wall works on the way, so under a tight cap what it sees of the cost is what the cap leaves.
+        """
+        observation, _ = env.inner.reset()
+        actions: list[NDArray[np.float32]] = []
+        while True:
+            observation[_BUDGET_LEFT] = 0
+            actions.append(self._policy.act(observation, env))
+            if len(actions) == env.decisions:
+                return env.tops * (np.concatenate(actions) + 1) / 2
+            observation, *_ = env.inner.step(actions[-1])

@@ -151,6 +151,18 @@ def test_costs_are_foreseen_to_the_last_bit(id: str, kwargs: dict[str, Any]) -> 
         assert costs.cost(amounts) == inner(env).measurement.cost(reference.cost) / reference.dense_cost
 
 
+def test_rates_are_raised_alike_until_they_meet_the_cap() -> None:
+    recorder = Recorder(make("random", budget=0.3), Trace("costs", "ReptilePrune-v0", "digits-mlp", 0, 100))
+    costs, top = PlanCosts(recorder), recorder.max_rate
+    rates = np.array([0.1, 0.2, 0.0, 0.6, 0.3])
+    assert costs.cost(rates.tolist()) > 0.3
+    raised = costs.raised(rates)
+    assert 0.27 < costs.cost(raised.tolist()) <= 0.3
+    added = raised - rates
+    np.testing.assert_allclose(added, np.minimum(added.max(), top - rates))
+    np.testing.assert_array_equal(costs.raised(raised), raised)
+
+
 def test_greedy_cuts_the_group_that_gains_most() -> None:
     trace = search("greedy", 10, evaluator="table")
     sizes = inner(make("greedy")).evaluator.sizes
