@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reptile_env.errors import number
+from reptile_env.errors import first_line, number
 from reptile_env.tasks.metrics import Score, resolve_loss, resolve_metric, score
 from reptile_env.tasks.splits import Split, as_split, call, own_generators
 
@@ -73,9 +73,10 @@ class Task:
             raise ValueError(f"w={w} is outside (0, 1); it weighs the metric against the cost")
         try:
             self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        except RuntimeError as error:
+        except Exception as error:  # whatever a part of the network raises
             raise ValueError(
-                f"task {self.name!r}: the network can't be copied: {error}; remove torch.nn.utils.weight_norm and the like first"
+                f"task {self.name!r}: the network can't be copied: {first_line(error)}; remove torch.nn.utils.weight_norm and the "
+                "like first, and what is no part of its numbers, such as locks and open files"
             ) from error
         self.train = as_split(train, "train")
         self.valid = as_split(valid, "valid")

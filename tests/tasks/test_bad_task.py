@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import warnings
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from tests.helpers import classes, generator_states, small_network
 
 NAN = float("nan")
 X, Y = classes(40)
+LOCKED = small_network()
+LOCKED.lock = threading.Lock()  # type: ignore[assignment]
 BROKEN = small_network()
 with torch.no_grad():
     BROKEN[2].weight[3, 5] = NAN
@@ -37,10 +41,33 @@ class Drawing(nn.Module):
         return y + self.noise * torch.randn_like(y)
 
 
+class Squeezing(nn.Module):
+    """Drops every dimension of size 1, that of a batch of one example among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).squeeze()
+
+
+def weight_normed() -> nn.Module:
+    """A network whose first weight is made anew at every call, as the old way of norming weights has it."""
+    model = small_network()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # there is a newer way
+        nn.utils.weight_norm(model[0])
+    model(X)
+    return model
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"model": None}, TypeError, "torch.nn.Module, got NoneType"),
+        ({"model": LOCKED}, ValueError, "the network can't be copied: cannot pickle .*such as locks"),
+        ({"model": weight_normed()}, ValueError, "the network can't be copied: .*remove torch.nn.utils.weight_norm"),
         ({"model": BROKEN}, ValueError, "2.weight holds NaN or infinity; train or load the network again"),
         ({"model": nn.Linear(3, 4)}, ValueError, "does not run on the first examples of train"),
         ({"train": (X[:0], Y[:0])}, ValueError, "train: the split has size 0; give it at least one example"),
