@@ -91,7 +91,7 @@ class Task:
         self._check_overlap()
         for split_name, split in self._splits().items():
             self._probe(split_name, split)
-        self.score(self.outputs(self.model, self.valid), self.valid)
+        self.score(self._dense_outputs(), self.valid)
 
     @property
     def has_test(self) -> bool:
@@ -136,6 +136,16 @@ class Task:
         """Outputs of a network of this task for a whole split."""
         with torch.inference_mode():
             return concatenate([call(model, batch.inputs) for batch in split.batches(BATCH_SIZE)])
+
+    def _dense_outputs(self) -> Any:
+        """What the network makes of the whole of valid; `_probe` has seen it run on the first examples."""
+        try:
+            return self.outputs(self.model, self.valid)
+        except Exception as error:  # whatever the network raises
+            raise ValueError(
+                f"task {self.name!r}: the network runs on the first examples of valid, but not on all: {first_line(error)}; mend "
+                f"the examples, or let it take any batch, from {BATCH_SIZE} examples to a last one alone, and return a row for each"
+            ) from error
 
     def _splits(self) -> dict[str, Split]:
         return {"train": self.train, "valid": self.valid} | ({"test": self._test} if self._test is not None else {})

@@ -144,6 +144,14 @@ def test_outputs_of_another_shape_than_the_targets_never_broadcast() -> None:
             reptile_env.Task(model, (X[:20], X[:20, 0]), (X[20:], X[20:, 0]), metric=name, loss=name)
 
 
+def test_a_network_that_fails_on_later_examples_is_refused() -> None:
+    x, _ = classes(297)  # 40 to train on and 257: a batch of 256 and one of a single example
+    whole = {"model": Squeezing(), "train": (x[:40], x[:40, 0]), "metric": "mse", "loss": "mse"}
+    with pytest.raises(ValueError, match="runs on the first examples of valid, but not on all: zero-dimensional"):
+        reptile_env.Task(valid=(x[40:], x[40:, 0]), **whole)
+    reptile_env.Task(valid=(x[41:], x[41:, 0]), **whole)
+
+
 def test_a_network_is_probed_without_touching_generators() -> None:
     before = generator_states()
     with pytest.raises(ValueError, match="different outputs"):
