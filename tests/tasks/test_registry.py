@@ -10,6 +10,7 @@ import torch
 
 import reptile_env
 from reptile_env.tasks.registry import UNKNOWN, Anchors, TaskSpec, known_anchors, make_task, references, register_task
+from reptile_env.tasks.task import Task
 from tests.helpers import episode, make
 
 
@@ -79,6 +80,14 @@ def test_the_best_known_return_is_for_its_settings_alone(builtin: str) -> None:
     assert score == pytest.approx(0, abs=1e-9)
     by_list = make(builtin, id="ReptilePruneDiscrete-v0")
     assert episode(by_list, uniform)[1]["score"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_task_of_ones_own_has_no_score_whatever_its_name(builtin: str) -> None:
+    theirs = make_task(builtin)
+    own = Task(theirs.model, theirs.train, theirs.valid, name=builtin, w=theirs.w)
+    for task, known in ((theirs, True), (own, False)):
+        env = make(task)
+        assert math.isfinite(episode(env, env.reference.uniform_rate)[1]["score"]) == known
 
 
 def test_where_no_plan_beats_the_best_uniform_rate_there_is_no_score() -> None:
