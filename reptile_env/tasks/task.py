@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reptile_env.errors import first_line, number
-from reptile_env.tasks.metrics import Score, resolve_loss, resolve_metric, score
+from reptile_env.tasks.metrics import Score, counted, resolve_loss, resolve_metric, score
 from reptile_env.tasks.splits import Split, as_split, call, own_generators
 
 BATCH_SIZE = 256
-_IGNORED = -100  # a label that cross-entropy leaves out
 _unnamed = itertools.count()
 
 
@@ -179,7 +178,7 @@ class Task:
         if not isinstance(outputs, Tensor) or outputs.dim() < 2:
             return
         classes = outputs.shape[1]
-        labels = labels[labels != _IGNORED] if labels.dtype != torch.uint8 else labels
+        labels = labels[counted(labels)]
         if labels.numel() and not (labels.min() >= 0 and labels.max() < classes):
             raise ValueError(
                 f"task {self.name!r}: {name} holds labels from {labels.min()} to {labels.max()}, and the network has {classes} "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import reptile_env
+from reptile_env.tasks.metrics import accuracy
 from tests.helpers import classes, generator_states, small_network
 
 NAN = float("nan")
@@ -115,10 +116,15 @@ def test_a_bad_task_is_refused_when_it_is_made(arguments: dict[str, Any], error:
         reptile_env.Task(**{**good, **arguments})
 
 
-def test_labels_that_cross_entropy_leaves_out_are_no_error() -> None:
-    masked = Y[:20].clone()
-    masked[3] = -100
-    reptile_env.Task(small_network(), (X[:20], masked), (X[20:], Y[20:]))
+def test_labels_that_cross_entropy_leaves_out_are_no_error_and_not_counted() -> None:
+    network = small_network()
+    with torch.no_grad():
+        masked = network(X).argmax(1)
+    masked[10:15] = masked[30:35] = -100
+    task = reptile_env.Task(network, (X[:20], masked[:20]), (X[20:], masked[20:]))
+    assert task.score(task.outputs(task.model, task.valid), task.valid)[0] == 1
+    bytes_ = torch.full((2,), 156, dtype=torch.uint8)  # -100 to whoever takes them for signed
+    assert accuracy(torch.eye(200)[156:158], bytes_) == 0.5
 
 
 def test_examples_are_known_again_whatever_the_order_of_their_names() -> None:
