@@ -17,9 +17,15 @@ IGNORED = -100
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Fraction of examples whose largest logit (dimension 1) is the target class, in [0, 1]; labels of -100 are left out."""
+    """Fraction of examples whose largest logit (dimension 1) is the target class, in [0, 1]; labels of -100 are left out.
+
+    Raises:
+        ValueError: a single logit, of which none is the largest.
+    """
     classes = outputs.argmax(1)
     _check_alike(classes, targets)
+    if outputs.shape[1] == 1:
+        raise ValueError("one logit tells no classes apart; let the network have one for each, or give a metric of your own")
     return (classes == targets)[counted(targets)].double().mean()
 
 

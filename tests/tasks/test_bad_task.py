@@ -98,6 +98,7 @@ def weight_normed() -> nn.Module:
         ({"model": Drawing()}, ValueError, r"different outputs for the same input.*only when self\.training"),
         ({"model": Drawing(1e-6)}, ValueError, "different outputs for the same input"),
         ({"metric": "mse"}, ValueError, r"metric 'mse' can't score outputs \(20, 4\) against targets \(20,\)"),
+        ({"model": nn.Linear(8, 1), "loss": lambda o, t: o.mean()}, ValueError, "one logit tells no classes apart"),
         ({"valid": (X[20:], Y[20:, None])}, ValueError, r"give all splits the same kind"),
         ({"loss": "crossentropy"}, ValueError, "unknown loss 'crossentropy'.*did you mean 'cross_entropy'"),
         ({"loss": 3}, TypeError, "loss must be a name or a callable"),
