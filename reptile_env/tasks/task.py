@@ -83,7 +83,7 @@ class Task:
         self.metric_name, self.metric, self.higher_is_better = resolve_metric(metric, higher_is_better)
         self.loss = resolve_loss(loss)
         self.family = family
-        self.w = w
+        self.w = None if w is None else float(w)
         self.registered = False
         # What others derive from the task and keep for as long as it lives; no part of its value.
         self.kept: dict[Any, Any] = {}

@@ -147,6 +147,13 @@ def test_w_is_the_tasks_own() -> None:
     assert make(small_task("own-w", w=0.35)).reference.w == 0.35
 
 
+def test_w_may_be_any_real_number_and_all_is_worked_out_in_python_floats() -> None:
+    w = np.float32(0.5)
+    for env in (make(small_task("own-single", w=w)), make(small_task("single"), w=w)):
+        info = episode(env, 0.3)[1]
+        assert {type(info[key]) for key in ("utility", "return")} == {float}
+
+
 def test_two_tasks_of_one_name_are_two_tasks() -> None:
     first, second = small_task("same"), small_task("same", model=small_network(seed=5), w=0.5)
     metrics = [make(task).reference.dense.metric for task in (first, second)]
