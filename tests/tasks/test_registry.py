@@ -3,15 +3,19 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import sys
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import reptile_env
+from reptile_env.tasks import registry
 from reptile_env.tasks.registry import UNKNOWN, Anchors, TaskSpec, known_anchors, make_task, references, register_task
 from reptile_env.tasks.task import Task
-from tests.helpers import episode, make
+from tests.helpers import episode, make, small_task
 
 
 def test_every_task_is_listed_with_what_it_is() -> None:
@@ -45,6 +49,33 @@ def test_a_built_in_task_is_made_once(builtin: str) -> None:
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="registered already; choose another name"):
         register_task(TaskSpec("digits-cnn", "cnn", "", "", "a:b"))
+
+
+@pytest.mark.parametrize(
+    ("builder", "error", "message"),
+    [
+        (lambda name: small_task(name), None, ""),
+        (lambda name: small_task("another"), ValueError, r"must return .* of that name, it returned Task 'another'; .*name=name"),
+        (lambda name: (1, 2), ValueError, "it returned tuple None"),
+        ("own_tasks", ValueError, "'own_tasks' names no function; write module:function"),
+        ("own_tasks:nothing", ImportError, "module 'own_tasks' has no 'nothing'"),
+    ],
+)
+def test_what_a_registered_builder_makes_is_checked(
+    builder: Any, error: type[Exception] | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("own_tasks")
+    module.build = builder  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(registry, "_specs", dict(registry._specs))
+    path = builder if isinstance(builder, str) else "own_tasks:build"
+    register_task(TaskSpec("of-ones-own", "mlp", "points", "MIT", path))
+    if error is not None:
+        with pytest.raises(error, match=message):
+            make_task.__wrapped__("of-ones-own")  # make_task remembers the one that is made below
+        return
+    task = make_task("of-ones-own")
+    assert pickle.loads(pickle.dumps(task)) is task
 
 
 def test_splits_are_apart_and_whole(builtin: str) -> None:
