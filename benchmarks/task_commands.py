@@ -76,6 +76,8 @@ def checkpoints(
         specs = [registry.task_spec(name) for name in chosen]
     except ValueError as error:
         raise BadArgumentError(str(error)) from error
+    if train_only and (published := [spec.name for spec in specs if not spec.trainer]):
+        raise BadArgumentError(f"--train-only: the weights of {', '.join(published)} are published ones, nothing here trains them")
     torch.set_num_threads(1)  # so that any machine gives the shipped weights
     failed: list[str] = []
     with _bars() as progress:
