@@ -59,8 +59,16 @@ class Resource:
 
 
 def data_folder() -> Path:
-    """The folder that the environment variable REPTILE_DATA names, else the user's cache folder."""
-    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("reptile_env")).expanduser()
+    """The folder that the environment variable REPTILE_DATA names, else the user's cache folder.
+
+    Raises:
+        FileNotFoundError: it begins with ``~`` and a user that is not known.
+    """
+    named = os.environ.get(VARIABLE) or platformdirs.user_cache_dir("reptile_env")
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{VARIABLE}={named}: there is no such user's folder; set {VARIABLE} to another one") from error
 
 
 def fetch(resource: Resource, *, progress: bool = True) -> Path:
