@@ -66,7 +66,7 @@ class Task:
                 raise TypeError(f"{what} must be a {kind.__name__}, got {type(value).__name__} {value!r:.80}")
         self.name = name or f"user-task-{next(_unnamed)}"
         for key, tensor in model.state_dict().items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            if is_broken(tensor):
                 raise ValueError(f"task {self.name!r}: {key} holds NaN or infinity; train or load the network again")
         if w is not None and not 0 < number("w", w) < 1:
             raise ValueError(f"w={w} is outside (0, 1); it weighs the metric against the cost")
@@ -213,6 +213,13 @@ class Task:
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.model.parameters())
         return f"Task({self.name!r}, {type(self.model).__name__}, {parameters:,} params, {len(self.valid)} validation examples)"
+
+
+def is_broken(tensor: Tensor) -> bool:
+    """Whether a tensor of a network holds NaN or infinity; a mask that attention adds, of 0 and minus infinity alone, may."""
+    if not tensor.is_floating_point() or torch.isfinite(tensor).all():
+        return False
+    return not bool(((tensor == 0) | (tensor == -torch.inf)).all())
 
 
 def _are_equal(first: Any, second: Any) -> bool:

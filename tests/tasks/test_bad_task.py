@@ -23,6 +23,9 @@ LOCKED.lock = threading.Lock()  # type: ignore[assignment]
 BROKEN = small_network()
 with torch.no_grad():
     BROKEN[2].weight[3, 5] = NAN
+INFINITE = small_network()
+with torch.no_grad():
+    INFINITE[0].bias[3] = -math.inf
 
 
 class Failing(nn.Module):
@@ -69,6 +72,7 @@ def weight_normed() -> nn.Module:
         ({"model": None}, TypeError, "torch.nn.Module, got NoneType"),
         ({"model": LOCKED}, ValueError, "the network can't be copied: cannot pickle .*such as locks"),
         ({"model": weight_normed()}, ValueError, "the network can't be copied: .*remove torch.nn.utils.weight_norm"),
+        ({"model": INFINITE}, ValueError, "0.bias holds NaN or infinity"),
         ({"model": BROKEN}, ValueError, "2.weight holds NaN or infinity; train or load the network again"),
         ({"model": nn.Linear(3, 4)}, ValueError, "does not run on the first examples of train"),
         ({"train": (X[:0], Y[:0])}, ValueError, "train: the split has size 0; give it at least one example"),

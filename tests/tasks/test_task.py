@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+import reptile_env
 from reptile_env.tasks.splits import Split
 from reptile_env.tasks.task import Task
 from reptile_env.tasks.training import train
@@ -48,6 +50,20 @@ def pairs(half: slice) -> tuple[tuple[Tensor, Tensor], Tensor]:
     return (X[half] / 2, X[half] / 2), Y[half]
 
 
+class Causal(nn.Module):
+    """Attention that adds its mask, as `nn.Transformer` makes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 24, batch_first=True)
+        self.head = nn.Linear(8, 4)
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.layer(x, src_mask=self.mask)[:, -1])
+        return logits
+
+
 FIRST, LAST = slice(0, 300), slice(300, 600)
 
 
@@ -82,6 +98,17 @@ def test_data_comes_in_many_forms(model: nn.Module, data: Any, valid: Any) -> No
     total, info = episode(env, env.reference.uniform_rate)
     assert total == pytest.approx(1.0, abs=1e-12)
     assert info["macs"] < 8 * 24 + 24 * 12 + 12 * 4
+
+
+def test_a_network_may_hold_a_mask_of_minus_infinity(tmp_path: Path) -> None:
+    x = X.reshape(200, 3, 8)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        task = Task(Causal(), (x[:100], Y[:100]), (x[100:], Y[100:200]), w=0.3)
+    env = make(task)
+    assert episode(env, 0.5)[1]["macs"] < env.reference.dense.macs
+    small = reptile_env.compress(task, env.plan)
+    assert torch.equal(reptile_env.load(small.save(tmp_path / "small")).model(x), small.model(x))
 
 
 def test_all_forms_give_the_same_floats() -> None:
