@@ -24,6 +24,8 @@ from torch.utils.data import (
     default_collate,
 )
 
+from reptile_env.errors import first_line
+
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 
@@ -85,8 +87,8 @@ def as_split(data: Any, name: str) -> Split:
 
     Raises:
         TypeError: `data` is none of these.
-        ValueError: no examples, inputs and targets that differ in number, NaN or infinity, or a DataLoader that draws its
-            examples in another way.
+        ValueError: no examples, inputs and targets that differ in number, NaN or infinity, examples of different shapes, or a
+            DataLoader that draws its examples in another way.
     """
     if isinstance(data, Split):
         split = data
@@ -159,7 +161,13 @@ def _from_dataset(dataset: Any, collate: Callable[[list[Any]], Any], name: str) 
             items = list(dataset)
         if not items:
             raise ValueError(f"{name}: the split has size 0; give it at least one example")
-        batch = collate(items)
+        try:
+            batch = collate(items)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{name}: the examples can't be put into one batch: {first_line(error)}; give all the same shape: pad those that "
+                "are shorter, or pass a DataLoader whose collate_fn does"
+            ) from error
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"{name}: every item must be an (inputs, target) pair")
     inputs, targets = batch
