@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ def as_split(data: Any, name: str) -> Split:
         split = _from_dataset(data, default_collate, name)
     elif isinstance(data, (tuple, list)) and len(data) == 2:
         inputs, targets = data
-        if isinstance(inputs, dict):
+        if isinstance(inputs, Mapping):
             inputs = {key: _as_tensor(value, f"{name}: inputs[{key!r}]") for key, value in inputs.items()}
         elif isinstance(inputs, (tuple, list)) and all(isinstance(value, (Tensor, np.ndarray)) for value in inputs):
             inputs = tuple(_as_tensor(value, f"{name}: inputs") for value in inputs)
@@ -171,6 +171,8 @@ def _from_dataset(dataset: Any, collate: Callable[[list[Any]], Any], name: str) 
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"{name}: every item must be an (inputs, target) pair")
     inputs, targets = batch
+    if isinstance(inputs, Mapping):
+        inputs = dict(inputs)
     return Split(tuple(inputs) if isinstance(inputs, list) else inputs, _as_tensor(targets, f"{name}: targets"))
 
 

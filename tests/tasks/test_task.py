@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import UserDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 import reptile_env
 from reptile_env.tasks.splits import Split
@@ -44,6 +45,11 @@ class Named(Dataset[tuple[dict[str, Tensor], int]]):
 class Stream(IterableDataset[tuple[Tensor, Tensor]]):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(zip(X[:300], Y[:300], strict=True))
+
+
+def as_mapping(items: list[tuple[dict[str, Tensor], int]]) -> tuple[Any, Tensor]:
+    inputs, targets = default_collate(items)
+    return UserDict(inputs), targets
 
 
 def pairs(half: slice) -> tuple[tuple[Tensor, Tensor], Tensor]:
@@ -86,8 +92,10 @@ PAIRED = trained(Pairs(), Split(*pairs(FIRST)))
         (PAIRED, pairs(FIRST), pairs(LAST)),
         (PAIRED, Named(), ({"near": X[LAST] / 2, "far": X[LAST] / 2}, Y[LAST])),
         (PAIRED, DataLoader(Named(), 32, shuffle=True), pairs(LAST)),
+        (PAIRED, (UserDict(near=X[FIRST] / 2, far=X[FIRST] / 2), Y[FIRST]), pairs(LAST)),  # as tokenizers return
+        (PAIRED, DataLoader(Named(), collate_fn=as_mapping), pairs(LAST)),
     ],
-    ids=["tensors", "arrays", "datasets", "loaders", "stream", "tuple", "dict", "dict loader"],
+    ids=["tensors", "arrays", "datasets", "loaders", "stream", "tuple", "dict", "dict loader", "mapping", "mapping loader"],
 )
 def test_data_comes_in_many_forms(model: nn.Module, data: Any, valid: Any) -> None:
     task = Task(model, data, valid)
