@@ -87,8 +87,8 @@ def as_split(data: Any, name: str) -> Split:
 
     Raises:
         TypeError: `data` is none of these.
-        ValueError: no examples, inputs and targets that differ in number, NaN or infinity, examples of different shapes, or a
-            DataLoader that draws its examples in another way.
+        ValueError: no examples, inputs and targets that differ in number, NaN or infinity, examples of different shapes, tensors
+            that are not on the CPU, or a DataLoader that draws its examples in another way.
     """
     if isinstance(data, Split):
         split = data
@@ -114,6 +114,9 @@ def _checked(split: Split, name: str) -> Split:
     for tensor in tensors_of(split.inputs):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: inputs must be tensors, got {type(tensor).__name__}")
+        for each in (tensor, split.targets):
+            if each.device.type != "cpu":
+                raise ValueError(f"{name}: tensors are on {each.device}; networks are measured on the CPU: give tensor.cpu()")
         if tensor.dim() == 0 or split.targets.dim() == 0 or len(tensor) != len(split.targets):
             raise ValueError(f"{name}: inputs {tuple(tensor.shape)} and targets {tuple(split.targets.shape)} differ in examples")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():

@@ -41,8 +41,9 @@ class Task:
 
     Raises:
         TypeError: `model`, data, metric or loss of the wrong type.
-        ValueError: NaN or infinite weights, an empty split, splits that share examples, labels out of range, a network that
-            fails or gives different outputs for the same input, outputs that the metric or loss cannot score, `w` outside (0, 1).
+        ValueError: NaN or infinite weights, weights or examples that are not on the CPU, an empty split, splits that share
+            examples, labels out of range, a network that fails or gives different outputs for the same input, outputs that the
+            metric or loss cannot score, `w` outside (0, 1).
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class Task:
                 raise TypeError(f"{what} must be a {kind.__name__}, got {type(value).__name__} {value!r:.80}")
         self.name = name or f"user-task-{next(_unnamed)}"
         for key, tensor in model.state_dict().items():
+            if tensor.device.type != "cpu":
+                raise ValueError(f"task {self.name!r}: {key} is on {tensor.device}; measurements are the CPU's: give model.cpu()")
             if is_broken(tensor):
                 raise ValueError(f"task {self.name!r}: {key} holds NaN or infinity; train or load the network again")
         if w is not None and not 0 < number("w", w) < 1:

@@ -72,6 +72,10 @@ def weight_normed() -> nn.Module:
         ({"model": None}, TypeError, "torch.nn.Module, got NoneType"),
         ({"model": LOCKED}, ValueError, "the network can't be copied: cannot pickle .*such as locks"),
         ({"model": weight_normed()}, ValueError, "the network can't be copied: .*remove torch.nn.utils.weight_norm"),
+        # This device stands for whatever is not the CPU.
+        ({"model": small_network().to("meta")}, ValueError, "0.weight is on meta; .*give model.cpu"),
+        ({"train": (X[:20].to("meta"), Y[:20])}, ValueError, r"train: tensors are on meta; .*give tensor.cpu\(\)"),
+        ({"valid": (X[20:], Y[20:].to("meta"))}, ValueError, "valid: tensors are on meta"),
         ({"model": INFINITE}, ValueError, "0.bias holds NaN or infinity"),
         ({"model": BROKEN}, ValueError, "2.weight holds NaN or infinity; train or load the network again"),
         ({"model": nn.Linear(3, 4)}, ValueError, "does not run on the first examples of train"),
