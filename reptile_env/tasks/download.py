@@ -117,6 +117,8 @@ def unpack(archive: Path, into: Path, member: str) -> Path:
     with _writing(into), _alone(into):
         if _has_entries(into):
             return into
+        for left in into.parent.glob(f".{into.name}-*"):  # of a process that was killed: nobody else is here
+            shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}-") as draft:
             try:
                 _extract(archive, member, draft)
