@@ -76,6 +76,8 @@ def checkpoints(
         specs = [registry.task_spec(name) for name in chosen]
     except ValueError as error:
         raise BadArgumentError(str(error)) from error
+    if train_only and (published := [spec.name for spec in specs if not spec.trainer]):
+        raise BadArgumentError(f"--train-only: the weights of {', '.join(published)} are published ones, nothing here trains them")
     torch.set_num_threads(1)  # so that any machine gives the shipped weights
     failed: list[str] = []
     with _bars() as progress:
@@ -110,8 +112,9 @@ def choose_w(
     if cost not in (weighable := [known for known in COSTS if known != "latency"]):  # latency needs a device, which none names here
         raise BadArgumentError(str(unknown("cost", cost, weighable)))
     torch.set_num_threads(1)
-    evaluator = live_evaluator(resolve_task(task), Settings())
+    made = resolve_task(task)
     try:
+        evaluator = live_evaluator(made, Settings())
         with _bars() as progress:
             show = _teller(progress, task)
             choices = survey(evaluator, plans, cost=cost, progress=lambda done: show("random plans", done))

@@ -20,8 +20,9 @@ SUITES = {
 }
 INTRODUCTION = """# Tasks
 
-Written by `python -m benchmarks tasks-page` from the registry and the calibration; `reptile_env.tasks()` gives the same as rows.
-`python -m benchmarks checkpoints NAME` trains a network again and calibrates it, `--calibrate-only` verifies the numbers.
+Written by `python -m benchmarks tasks-page` from the registry and the calibration; `reptile_env.tasks()` gives most of it as rows.
+`python -m benchmarks checkpoints NAME` trains a network again and calibrates it; with `--calibrate-only` numbers alone are found
+again. Both write what they find into the repository, where `git diff` tells what has changed.
 
 A return of 0 is the dense network and 1 the best uniform rate. **random** is the mean return of random plans and then the best of
 200; **best** is the best plan known. **plan** is the time of a measurement of a whole plan, **step** that of a step of the

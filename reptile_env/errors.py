@@ -11,8 +11,9 @@ def unknown(what: str, given: object, known: Iterable[str], others: Iterable[str
     """A ``ValueError`` that names the known choices and the nearest to what was given; `others` are known too, but not listed."""
     names, more = list(known), list(others)
     message = f"unknown {what} {given!r}; known: {', '.join(names)}" + (f" and {len(more)} more" if more else "")
-    near = difflib.get_close_matches(str(given), names + more, n=1, cutoff=0.5)
-    return ValueError(f"{message}; did you mean {near[0]!r}?" if near else message)
+    folded = {name.casefold(): name for name in names + more}
+    near = difflib.get_close_matches(str(given).casefold(), folded, n=1, cutoff=0.5)
+    return ValueError(f"{message}; did you mean {folded[near[0]]!r}?" if near else message)
 
 
 def number(what: str, given: object) -> float:

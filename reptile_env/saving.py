@@ -31,6 +31,7 @@ from reptile_env.evaluation.measurement import Measurement
 from reptile_env.evaluation.settings import make_settings
 from reptile_env.record import PLAN, PROGRAM, TENSORS, read_measurement, read_plan, read_record, write_record
 from reptile_env.tasks.splits import Inputs
+from reptile_env.tasks.task import is_broken
 
 PACKED = "packed"  # name of the one tensor that holds all others
 
@@ -204,7 +205,7 @@ def _tensors(path: Path, data: bytes, layout: Any, claimed: int) -> tuple[dict[s
 
 def _check_finite(tensors: Mapping[str, Tensor], mend: str) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if is_broken(tensor):
             raise ValueError(f"{name} holds NaN or infinity; {mend}")
 
 

@@ -46,7 +46,9 @@ class SceneMaker:
         rules = self.rules
         # A score compares with the calibrated scale; other rules may have another best uniform setting.
         calibrated = (rules.max_rate, rules.components, rules.rounds) == (DEFAULT_MAX_RATE, RATE_ALONE, 1)
-        comparable = calibrated and self.w is None and self.reward == "tradeoff"
+        # What bears the name of a built-in task and did not come from the registry is another one.
+        built_in = getattr(task, "registered", True)
+        comparable = calibrated and built_in and self.w is None and self.reward == "tradeoff"
         made = _scene(make_evaluator(self.evaluator, task, self.settings, self.resources), rules, self.sweep, self.w, comparable)
         if rewards.needs_error_rate(self.reward) and (not made.evaluator.higher_is_better or made.reference.dense.metric > 1):
             raise ValueError(f"reward {self.reward!r} reads 1 - metric as an error rate; {made.evaluator.name!r} has none")

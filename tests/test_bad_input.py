@@ -29,6 +29,8 @@ NAN = float("nan")
     ("argument", "given", "what", "known", "nearest"),
     [
         ("task", "digit-cnn", "task", "digits-cnn, digits-mlp", "digits-cnn"),
+        ("task", "DIGITS-CNN", "task", "digits-cnn, digits-mlp", "digits-cnn"),
+        ("task", "Transfer-MLP-3", "task", "digits-cnn, digits-mlp", "transfer-mlp-3"),
         ("evaluator", "alive", "evaluator", "live", "live"),
         ("action", "discreet", "action", "continuous, discrete", "discrete"),
         ("cost", "mac", "cost", "params, macs, bytes", "macs"),

@@ -101,7 +101,7 @@ def make_reference(evaluator: Evaluator, cost: str, sweep: Sequence[float | Requ
     better = evaluator.higher_is_better
     gains_of_quality = np.array([quality(m.metric, dense.metric, better) - 1 for m in measured])
     savings = np.array([1 - m.cost(cost) / dense.cost(cost) for m in measured])
-    given = w if w is not None else evaluator.w
+    given = float(w) if w is not None else evaluator.w
     for chosen in W_CHOICES if given is None else (given,):
         gains = chosen * gains_of_quality + (1 - chosen) * savings
         best = int(np.argmax(gains))

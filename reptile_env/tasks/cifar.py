@@ -99,6 +99,8 @@ def read_batch(path: Path) -> tuple[Tensor, Tensor]:
         FileNotFoundError: no such file.
         ValueError: another size than the format's, or a label out of range.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; put the archive's file there, or remove the folder, and it is fetched again")
     data = np.frombuffer(path.read_bytes(), np.uint8)
     if len(data) != RECORDS * RECORD:
         raise ValueError(

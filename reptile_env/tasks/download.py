@@ -59,8 +59,16 @@ class Resource:
 
 
 def data_folder() -> Path:
-    """The folder that the environment variable REPTILE_DATA names, else the user's cache folder."""
-    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("reptile_env")).expanduser()
+    """The folder that the environment variable REPTILE_DATA names, else the user's cache folder.
+
+    Raises:
+        FileNotFoundError: it begins with ``~`` and a user that is not known.
+    """
+    named = os.environ.get(VARIABLE) or platformdirs.user_cache_dir("reptile_env")
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{VARIABLE}={named}: there is no such user's folder; set {VARIABLE} to another one") from error
 
 
 def fetch(resource: Resource, *, progress: bool = True) -> Path:
@@ -109,6 +117,8 @@ def unpack(archive: Path, into: Path, member: str) -> Path:
     with _writing(into), _alone(into):
         if _has_entries(into):
             return into
+        for left in into.parent.glob(f".{into.name}-*"):  # of a process that was killed: nobody else is here
+            shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}-") as draft:
             try:
                 _extract(archive, member, draft)

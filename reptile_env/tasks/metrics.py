@@ -13,13 +13,26 @@ from reptile_env.errors import first_line, unknown
 from reptile_env.tasks.generative import negative_elbo, negative_elbo_with_logits
 
 Score = Callable[[Any, Tensor], Any]
+IGNORED = -100
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Fraction of examples whose largest logit (dimension 1) is the target class, in [0, 1]."""
+    """Fraction of examples whose largest logit (dimension 1) is the target class, in [0, 1]; labels of -100 are left out.
+
+    Raises:
+        ValueError: a single logit, of which none is the largest.
+    """
     classes = outputs.argmax(1)
     _check_alike(classes, targets)
-    return (classes == targets).double().mean()
+    if outputs.shape[1] == 1:
+        raise ValueError("one logit tells no classes apart; let the network have one for each, or give a metric of your own")
+    return (classes == targets)[counted(targets)].double().mean()
+
+
+def counted(labels: Tensor) -> Tensor:
+    """Which labels count: cross-entropy leaves those of -100 out."""
+    # Bytes hold no -100; torch would take 156 for it.
+    return torch.ones_like(labels, dtype=torch.bool) if labels.dtype == torch.uint8 else labels != IGNORED
 
 
 def mse(outputs: Tensor, targets: Tensor) -> Tensor:

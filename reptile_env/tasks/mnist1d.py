@@ -44,7 +44,7 @@ def splits() -> tuple[Split, Split, Split]:
     """Train, valid and test: 3,500 / 500 / 1,000 signals of the standard set, float32 ``(n, 1, 40)``, targets int64 in 0-9.
 
     Raises:
-        RuntimeError: mnist1d made other signals than those that the networks were trained on.
+        ValueError: mnist1d made other signals than those that the networks were trained on.
     """
     data = _made(SEED, COUNT)
     return data[:TRAIN], data[TRAIN : TRAIN + VALID], data[TRAIN + VALID :]
@@ -54,7 +54,7 @@ def training_examples() -> Split:
     """What the networks are trained on: the train split and `MORE` examples from another seed.
 
     Raises:
-        RuntimeError: see `splits`.
+        ValueError: see `splits`.
     """
     train, more = splits()[0], _made(MORE_SEED, MORE)
     assert isinstance(train.inputs, Tensor) and isinstance(more.inputs, Tensor)
@@ -88,7 +88,7 @@ def _made(seed: int, count: int) -> Split:
     signals = np.concatenate([made["x"], made["x_test"]])
     targets = np.concatenate([made["y"], made["y_test"]])
     if _digest(signals, targets) != DIGESTS[seed]:
-        raise RuntimeError(
+        raise ValueError(
             f"mnist1d made other signals from seed {seed} than those that the networks were trained on; "
             "install the version of mnist1d that constraints.txt names"
         )

@@ -79,9 +79,19 @@ def tasks() -> list[dict[str, Any]]:
 
 
 def resolve(path: str) -> Any:
-    """The object that ``module:name`` names."""
-    module, name = path.split(":")
-    return getattr(importlib.import_module(module), name)
+    """The object that ``module:name`` names.
+
+    Raises:
+        ImportError: no such module, or nothing of that name in it.
+        ValueError: `path` has another form.
+    """
+    module, _, name = path.partition(":")
+    if not (module and name):
+        raise ValueError(f"{path!r} names no function; write module:function")
+    found = getattr(importlib.import_module(module), name, None)
+    if found is None:
+        raise ImportError(f"module {module!r} has no {name!r}; name one of its functions")
+    return found
 
 
 @functools.cache
@@ -89,7 +99,7 @@ def make_task(name: str) -> Task:
     """The built-in task `name`; one shared, read-only object a process.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or a builder that makes no task of that name.
     """
     spec = task_spec(name)
     # Libraries that a builder imports may draw from the global generator as they load (rich does, behind scikit-learn).
@@ -98,6 +108,13 @@ def make_task(name: str) -> Task:
         task: Task = resolve(spec.builder)(name)
     finally:
         random.setstate(state)
+    # By its name other processes make it again, and its calibration is found.
+    made = getattr(task, "name", None)
+    if made != name:
+        raise ValueError(
+            f"{spec.builder}({name!r}) must return a reptile_env.Task of that name, it returned {type(task).__name__} {made!r}; "
+            "hand the name on: Task(..., name=name)"
+        )
     task.registered = True
     return task
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from torch.utils.data import (
     SubsetRandomSampler,
     default_collate,
 )
+
+from reptile_env.errors import first_line
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
@@ -85,8 +87,8 @@ def as_split(data: Any, name: str) -> Split:
 
     Raises:
         TypeError: `data` is none of these.
-        ValueError: no examples, inputs and targets that differ in number, NaN or infinity, or a DataLoader that draws its
-            examples in another way.
+        ValueError: no examples, inputs and targets that differ in number, NaN or infinity, examples of different shapes, tensors
+            that are not on the CPU, or a DataLoader that draws its examples in another way.
     """
     if isinstance(data, Split):
         split = data
@@ -96,7 +98,7 @@ def as_split(data: Any, name: str) -> Split:
         split = _from_dataset(data, default_collate, name)
     elif isinstance(data, (tuple, list)) and len(data) == 2:
         inputs, targets = data
-        if isinstance(inputs, dict):
+        if isinstance(inputs, Mapping):
             inputs = {key: _as_tensor(value, f"{name}: inputs[{key!r}]") for key, value in inputs.items()}
         elif isinstance(inputs, (tuple, list)) and all(isinstance(value, (Tensor, np.ndarray)) for value in inputs):
             inputs = tuple(_as_tensor(value, f"{name}: inputs") for value in inputs)
@@ -112,6 +114,9 @@ def _checked(split: Split, name: str) -> Split:
     for tensor in tensors_of(split.inputs):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: inputs must be tensors, got {type(tensor).__name__}")
+        for each in (tensor, split.targets):
+            if each.device.type != "cpu":
+                raise ValueError(f"{name}: tensors are on {each.device}; networks are measured on the CPU: give tensor.cpu()")
         if tensor.dim() == 0 or split.targets.dim() == 0 or len(tensor) != len(split.targets):
             raise ValueError(f"{name}: inputs {tuple(tensor.shape)} and targets {tuple(split.targets.shape)} differ in examples")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -159,10 +164,18 @@ def _from_dataset(dataset: Any, collate: Callable[[list[Any]], Any], name: str) 
             items = list(dataset)
         if not items:
             raise ValueError(f"{name}: the split has size 0; give it at least one example")
-        batch = collate(items)
+        try:
+            batch = collate(items)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{name}: the examples can't be put into one batch: {first_line(error)}; give all the same shape: pad those that "
+                "are shorter, or pass a DataLoader whose collate_fn does"
+            ) from error
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"{name}: every item must be an (inputs, target) pair")
     inputs, targets = batch
+    if isinstance(inputs, Mapping):
+        inputs = dict(inputs)
     return Split(tuple(inputs) if isinstance(inputs, list) else inputs, _as_tensor(targets, f"{name}: targets"))
 
 

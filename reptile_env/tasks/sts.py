@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reptile_env.tasks.download import Resource, fetch
+from reptile_env.tasks.published import fill, read_safetensors
 from reptile_env.tasks.splits import Split
 from reptile_env.tasks.task import Task
 from reptile_env.tasks.text import by_length, disjoint
@@ -72,6 +72,7 @@ def minilm() -> SentencePairs:
 
     Raises:
         ImportError: that package or transformers is missing.
+        ValueError: its weights are damaged, or not those that transformers' BERT asks for.
     """
     try:
         from transformers import BertConfig, BertModel
@@ -81,9 +82,11 @@ def minilm() -> SentencePairs:
     # Not from_pretrained, which draws progress bars and reports the pooling layer that isn't used here.
     with torch.random.fork_rng(devices=[]):
         bert: Any = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
-    weights = load_file(folder / "model.safetensors")
-    bert.load_state_dict({name: t for name, t in weights.items() if not name.startswith("pooler.")}, strict=False)
-    return SentencePairs(bert).eval()
+    path, own = folder / "model.safetensors", bert.state_dict()
+    # The pooling layer is not used, and places are numbered without being told how.
+    unused = ("pooler.", "embeddings.position_ids")
+    weights = {name: t for name, t in read_safetensors(path).items() if name in own or not name.startswith(unused)}
+    return SentencePairs(fill(bert, weights, path)).eval()
 
 
 def sts_benchmark(folder: Path | None = None) -> dict[str, Split]:

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reptile_env.errors import number
-from reptile_env.tasks.metrics import Score, resolve_loss, resolve_metric, score
+from reptile_env.errors import first_line, number
+from reptile_env.tasks.metrics import Score, counted, resolve_loss, resolve_metric, score
 from reptile_env.tasks.splits import Split, as_split, call, own_generators
 
 BATCH_SIZE = 256
-_IGNORED = -100  # a label that cross-entropy leaves out
 _unnamed = itertools.count()
 
 
@@ -42,8 +41,9 @@ class Task:
 
     Raises:
         TypeError: `model`, data, metric or loss of the wrong type.
-        ValueError: NaN or infinite weights, an empty split, splits that share examples, labels out of range, a network that
-            fails or gives different outputs for the same input, outputs that the metric or loss cannot score, `w` outside (0, 1).
+        ValueError: NaN or infinite weights, weights or examples that are not on the CPU, an empty split, splits that share
+            examples, labels out of range, a network that fails or gives different outputs for the same input, outputs that the
+            metric or loss cannot score, `w` outside (0, 1).
     """
 
     def __init__(
@@ -67,15 +67,18 @@ class Task:
                 raise TypeError(f"{what} must be a {kind.__name__}, got {type(value).__name__} {value!r:.80}")
         self.name = name or f"user-task-{next(_unnamed)}"
         for key, tensor in model.state_dict().items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            if tensor.device.type != "cpu":
+                raise ValueError(f"task {self.name!r}: {key} is on {tensor.device}; measurements are the CPU's: give model.cpu()")
+            if is_broken(tensor):
                 raise ValueError(f"task {self.name!r}: {key} holds NaN or infinity; train or load the network again")
         if w is not None and not 0 < number("w", w) < 1:
             raise ValueError(f"w={w} is outside (0, 1); it weighs the metric against the cost")
         try:
             self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        except RuntimeError as error:
+        except Exception as error:  # whatever a part of the network raises
             raise ValueError(
-                f"task {self.name!r}: the network can't be copied: {error}; remove torch.nn.utils.weight_norm and the like first"
+                f"task {self.name!r}: the network can't be copied: {first_line(error)}; remove torch.nn.utils.weight_norm and the "
+                "like first, and what is no part of its numbers, such as locks and open files"
             ) from error
         self.train = as_split(train, "train")
         self.valid = as_split(valid, "valid")
@@ -83,14 +86,14 @@ class Task:
         self.metric_name, self.metric, self.higher_is_better = resolve_metric(metric, higher_is_better)
         self.loss = resolve_loss(loss)
         self.family = family
-        self.w = w
+        self.w = None if w is None else float(w)
         self.registered = False
         # What others derive from the task and keep for as long as it lives; no part of its value.
         self.kept: dict[Any, Any] = {}
         self._check_overlap()
         for split_name, split in self._splits().items():
             self._probe(split_name, split)
-        self.score(self.outputs(self.model, self.valid), self.valid)
+        self.score(self._dense_outputs(), self.valid)
 
     @property
     def has_test(self) -> bool:
@@ -136,6 +139,16 @@ class Task:
         with torch.inference_mode():
             return concatenate([call(model, batch.inputs) for batch in split.batches(BATCH_SIZE)])
 
+    def _dense_outputs(self) -> Any:
+        """What the network makes of the whole of valid; `_probe` has seen it run on the first examples."""
+        try:
+            return self.outputs(self.model, self.valid)
+        except Exception as error:  # whatever the network raises
+            raise ValueError(
+                f"task {self.name!r}: the network runs on the first examples of valid, but not on all: {first_line(error)}; mend "
+                f"the examples, or let it take any batch, from {BATCH_SIZE} examples to a last one alone, and return a row for each"
+            ) from error
+
     def _splits(self) -> dict[str, Split]:
         return {"train": self.train, "valid": self.valid} | ({"test": self._test} if self._test is not None else {})
 
@@ -168,7 +181,7 @@ class Task:
         if not isinstance(outputs, Tensor) or outputs.dim() < 2:
             return
         classes = outputs.shape[1]
-        labels = labels[labels != _IGNORED] if labels.dtype != torch.uint8 else labels
+        labels = labels[counted(labels)]
         if labels.numel() and not (labels.min() >= 0 and labels.max() < classes):
             raise ValueError(
                 f"task {self.name!r}: {name} holds labels from {labels.min()} to {labels.max()}, and the network has {classes} "
@@ -203,6 +216,13 @@ class Task:
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.model.parameters())
         return f"Task({self.name!r}, {type(self.model).__name__}, {parameters:,} params, {len(self.valid)} validation examples)"
+
+
+def is_broken(tensor: Tensor) -> bool:
+    """Whether a tensor of a network holds NaN or infinity; a mask that attention adds, of 0 and minus infinity alone, may."""
+    if not tensor.is_floating_point() or torch.isfinite(tensor).all():
+        return False
+    return not bool(((tensor == 0) | (tensor == -torch.inf)).all())
 
 
 def _are_equal(first: Any, second: Any) -> bool:

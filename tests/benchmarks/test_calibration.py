@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.budgets import best_of, budgeted, known_best
+from benchmarks.budgets import best_of, budgeted, known_best, share_best
 from benchmarks.calibration import calibrate, check
 from reptile_env.compression.plan import Plan
 from reptile_env.tasks import registry
@@ -93,3 +93,21 @@ def test_what_a_task_has_to_show(mean: float, best_of_200: float, best: float, b
 def test_a_calibration_that_shows_too_little_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'digits-mlp' is no benchmark: not mean random"):
         calibrate(TASK, evaluations=5, w=0.3, budgets=())
+
+
+def test_every_cap_has_the_best_plan_that_was_found_under_any_and_meets_it() -> None:
+    def found(value: float, share: float) -> dict[str, Any]:
+        plan = {"first": {"keep": list(range(round(100 * share)))}}
+        return {"return": value, "relative_cost": share, "valid": 0.9, "found_by": f"at {share}", "command": "c", "plan": plan}
+
+    entry: dict[str, Any] = {
+        "best_known": found(1.3, 0.6) | {"test": 0.5},
+        "budgets": {
+            cap: {"best_known": found(*best)} for cap, best in {"0.25": (1.1, 0.2), "0.5": (1.0, 0.4), "0.75": (1.4, 0.7)}.items()
+        },
+    }
+    share_best(entry, lambda plan: len(plan.keep[0]) / 100)
+    assert entry["budgets"]["0.25"]["best_known"] == found(1.1, 0.2)
+    assert entry["budgets"]["0.5"]["best_known"] == found(1.1, 0.2) | {"found_by": "at 0.2 (with at most 25% of the MACs)"}
+    assert entry["budgets"]["0.75"]["best_known"] == found(1.4, 0.7)
+    assert entry["best_known"] == found(1.4, 0.7) | {"found_by": "at 0.7 (with at most 75% of the MACs)", "test": 0.7}

@@ -31,7 +31,7 @@ def inner() -> ReptilePruneEnv:
     return inner_of(gym.make("ReptilePrune-v0", task=TASK, measure="round"))
 
 
-@pytest.mark.parametrize("cap", [math.inf, 0.21])
+@pytest.mark.parametrize("cap", [math.inf, 0.207])  # without a cap it ends at 0.209
 def test_no_group_alone_can_be_bettered(cap: float, inner: ReptilePruneEnv) -> None:
     evaluator, reference = inner.evaluator, inner.reference
     start = cut_to(evaluator, WORSE[0])

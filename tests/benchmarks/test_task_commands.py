@@ -36,3 +36,8 @@ def test_a_task_that_fails_is_told_of_and_the_next_is_done(
     written = file.read_text(encoding="utf-8")
     assert f'"measured": "{THERE}"' in written
     assert "measured" not in json.loads(written).get(MISSING, {})
+
+
+def test_published_weights_are_not_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("checkpoints", "mnist-lenet5", "--train-only") == 2
+    assert "the weights of mnist-lenet5 are published ones" in capsys.readouterr().err

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import textwrap
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -45,6 +48,24 @@ def test_no_plan_is_refused() -> None:
 def test_a_cost_that_cannot_be_weighed_is_refused(cost: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("choose-w", "digits-mlp", "--cost", cost) == 2
     assert f"unknown cost '{cost}'; known: params, macs, bytes" in capsys.readouterr().err
+
+
+def test_a_network_with_nothing_to_cut_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = """
+        import reptile_env
+        from tests.helpers import classes
+        from torch import nn
+
+        def alone():
+            x, y = classes(40)
+            return reptile_env.Task(nn.Sequential(nn.Linear(8, 4)), (x[:20], y[:20]), (x[20:], y[20:]))
+    """
+    (tmp_path / "uncuttable.py").write_text(textwrap.dedent(code), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main("choose-w", "uncuttable:alone") == 2
+    assert "nothing can be cut in this network" in capsys.readouterr().err
 
 
 def test_random_plans_are_those_of_their_widths() -> None:

@@ -34,6 +34,13 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     assert files(tmp_path / "wav") == ["a"]
 
 
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".wav-a1b2c3" / "wav").mkdir(parents=True)
+    (tmp_path / ".wav-a1b2c3" / "wav" / "half").write_bytes(b"a")
+    unpack(packed(tmp_path / "data.tar", {"wav/a": b"a"}), tmp_path / "wav", "wav")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".wav.lock", "data.tar", "wav"]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, form: str) -> None:
     archive = packed(tmp_path / form, {"set/a": b"a", "set/../../../evil": b"e"})

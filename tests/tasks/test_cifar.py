@@ -104,7 +104,7 @@ def test_labels_out_of_range_and_missing_files_are_told(folder: Path) -> None:
         splits()
     (folder / "test_batch.bin").unlink()
     (folder / "foreign.txt").touch()
-    with pytest.raises(FileNotFoundError, match=r"test_batch\.bin"):
+    with pytest.raises(FileNotFoundError, match=r"test_batch\.bin is missing; .* remove the folder, and it is fetched again"):
         splits()
 
 

@@ -43,6 +43,28 @@ class Noisy(Dataset[Any]):
         return torch.from_numpy(noise).float() + torch.rand(8), index % 4
 
 
+class Ragged(Dataset[Any]):
+    """Examples of different lengths, as sentences are."""
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, index: int) -> Any:
+        return X[index, : 5 + index % 3], index % 4
+
+
+def test_examples_of_different_shapes_are_refused_with_the_mend() -> None:
+    with pytest.raises(ValueError, match=r"train: the examples can't be put into one batch: .*pad those that are shorter"):
+        reptile_env.Task(small_network(), Ragged(), VALID)
+
+    def padded(items: list[Any]) -> Any:
+        rows, targets = zip(*items, strict=True)
+        return torch.stack([nn.functional.pad(row, (0, 8 - len(row))) for row in rows]), torch.tensor(targets)
+
+    task = reptile_env.Task(small_network(), DataLoader(Ragged(), collate_fn=padded), VALID)
+    assert torch.equal(task.train.inputs[:, :5], X[:30, :5])  # type: ignore[index]
+
+
 def test_a_dataset_may_draw_from_any_generator() -> None:
     before = generator_states()
     first = reptile_env.Task(small_network(), Noisy(), VALID)

@@ -106,6 +106,14 @@ def test_the_data_folder_is_named_or_the_users_cache(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert data_folder().name == "reptile_env"
     assert data_folder() != tmp_path
+    monkeypatch.setenv("REPTILE_DATA", "")
+    assert data_folder().name == "reptile_env"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("REPTILE_DATA", "~/my data")
+    assert data_folder() == tmp_path / "my data"
+    monkeypatch.setenv("REPTILE_DATA", "~nobody-of-this-name/data")
+    with pytest.raises(FileNotFoundError, match="REPTILE_DATA=~nobody-of-this-name/data: there is no such user"):
+        data_folder()
 
 
 def test_a_file_is_downloaded_once(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

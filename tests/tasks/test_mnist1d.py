@@ -7,7 +7,11 @@ import pytest
 import torch
 from mnist1d.data import get_dataset_args, make_dataset
 
+import reptile_env
+from agents.arguments import resolve_task
+from agents.cli import BadArgumentError
 from reptile_env.tasks import mnist1d
+from reptile_env.tasks.registry import make_task
 from reptile_env.tasks.splits import own_generators
 from tests.helpers import generator_states
 
@@ -38,8 +42,11 @@ def test_data_is_the_same_every_time_and_draws_from_its_own_generators() -> None
 def test_other_signals_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(mnist1d.DIGESTS, mnist1d.SEED, "0" * 64)
     mnist1d.splits.cache_clear()
-    with pytest.raises(RuntimeError, match=r"made other signals from seed 42.*constraints\.txt"):
+    with pytest.raises(ValueError, match=r"made other signals from seed 42.*constraints\.txt"):
         mnist1d.splits()
+    monkeypatch.setattr(reptile_env, "make_task", make_task.__wrapped__)  # it remembers what it made
+    with pytest.raises(BadArgumentError, match=r"--task mnist1d-cnn: mnist1d made other signals.*constraints\.txt"):
+        resolve_task("mnist1d-cnn")
 
 
 @pytest.mark.slow

@@ -35,6 +35,8 @@ def test_the_task_of_the_recipe_is_trained_and_made(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, path, module)
     exec(code, module.__dict__)
     module.RECIPE.training["epochs"] = 1
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint yet; python -m benchmarks checkpoints {spec.name} --train-only"):
+        registry.resolve(spec.builder)(spec.name)
     before = torch.get_rng_state()
     trained = registry.resolve(spec.trainer)(spec.name, lambda done: None)
     monkeypatch.setattr(recipes, "load_checkpoint", lambda name: trained.state_dict())

@@ -3,14 +3,19 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import sys
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import reptile_env
+from reptile_env.tasks import registry
 from reptile_env.tasks.registry import UNKNOWN, Anchors, TaskSpec, known_anchors, make_task, references, register_task
-from tests.helpers import episode, make
+from reptile_env.tasks.task import Task
+from tests.helpers import episode, make, small_task
 
 
 def test_every_task_is_listed_with_what_it_is() -> None:
@@ -46,6 +51,33 @@ def test_a_name_is_registered_once() -> None:
         register_task(TaskSpec("digits-cnn", "cnn", "", "", "a:b"))
 
 
+@pytest.mark.parametrize(
+    ("builder", "error", "message"),
+    [
+        (lambda name: small_task(name), None, ""),
+        (lambda name: small_task("another"), ValueError, r"must return .* of that name, it returned Task 'another'; .*name=name"),
+        (lambda name: (1, 2), ValueError, "it returned tuple None"),
+        ("own_tasks", ValueError, "'own_tasks' names no function; write module:function"),
+        ("own_tasks:nothing", ImportError, "module 'own_tasks' has no 'nothing'"),
+    ],
+)
+def test_what_a_registered_builder_makes_is_checked(
+    builder: Any, error: type[Exception] | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("own_tasks")
+    module.build = builder  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(registry, "_specs", dict(registry._specs))
+    path = builder if isinstance(builder, str) else "own_tasks:build"
+    register_task(TaskSpec("of-ones-own", "mlp", "points", "MIT", path))
+    if error is not None:
+        with pytest.raises(error, match=message):
+            make_task.__wrapped__("of-ones-own")  # make_task remembers the one that is made below
+        return
+    task = make_task("of-ones-own")
+    assert pickle.loads(pickle.dumps(task)) is task
+
+
 def test_splits_are_apart_and_whole(builtin: str) -> None:
     task = make_task(builtin)
     parts = [task.train.fingerprints(), task.valid.fingerprints(), task.test_split().fingerprints()]
@@ -79,6 +111,14 @@ def test_the_best_known_return_is_for_its_settings_alone(builtin: str) -> None:
     assert score == pytest.approx(0, abs=1e-9)
     by_list = make(builtin, id="ReptilePruneDiscrete-v0")
     assert episode(by_list, uniform)[1]["score"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_task_of_ones_own_has_no_score_whatever_its_name(builtin: str) -> None:
+    theirs = make_task(builtin)
+    own = Task(theirs.model, theirs.train, theirs.valid, name=builtin, w=theirs.w)
+    for task, known in ((theirs, True), (own, False)):
+        env = make(task)
+        assert math.isfinite(episode(env, env.reference.uniform_rate)[1]["score"]) == known
 
 
 def test_where_no_plan_beats_the_best_uniform_rate_there_is_no_score() -> None:

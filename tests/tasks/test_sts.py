@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from reptile_env.tasks import sts
@@ -62,6 +63,26 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ImportError, match="the STS benchmark needs tokenizers: pip install transformers"):
         sts.sts_benchmark(tmp_path)
+
+
+@needs_package
+@pytest.mark.slow  # the package is installed for the slow tests alone
+def test_weights_that_are_not_all_there_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 4}
+    config = BertConfig(**sizes)
+    config.to_json_file(tmp_path / "config.json")
+    weights, path = BertModel(config).state_dict(), tmp_path / "model.safetensors"  # its pooling layer is not asked for
+    monkeypatch.setattr(sts, "_model_folder", lambda: tmp_path)
+    save_file(weights, path)
+    assert torch.equal(sts.minilm().bert.embeddings.word_embeddings.weight, weights["embeddings.word_embeddings.weight"])
+    save_file({name: t for name, t in weights.items() if "intermediate" not in name}, path)
+    with pytest.raises(ValueError, match=r"model\.safetensors does not hold the weights of this BertModel: missing: encoder"):
+        sts.minilm()
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="no safetensors file that can be read"):
+        sts.minilm()
 
 
 @needs_package

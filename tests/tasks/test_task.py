@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pickle
+from collections import UserDict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
+import reptile_env
 from reptile_env.tasks.splits import Split
 from reptile_env.tasks.task import Task
 from reptile_env.tasks.training import train
@@ -44,8 +47,27 @@ class Stream(IterableDataset[tuple[Tensor, Tensor]]):
         return iter(zip(X[:300], Y[:300], strict=True))
 
 
+def as_mapping(items: list[tuple[dict[str, Tensor], int]]) -> tuple[Any, Tensor]:
+    inputs, targets = default_collate(items)
+    return UserDict(inputs), targets
+
+
 def pairs(half: slice) -> tuple[tuple[Tensor, Tensor], Tensor]:
     return (X[half] / 2, X[half] / 2), Y[half]
+
+
+class Causal(nn.Module):
+    """Attention that adds its mask, as `nn.Transformer` makes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 24, batch_first=True)
+        self.head = nn.Linear(8, 4)
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.layer(x, src_mask=self.mask)[:, -1])
+        return logits
 
 
 FIRST, LAST = slice(0, 300), slice(300, 600)
@@ -70,8 +92,10 @@ PAIRED = trained(Pairs(), Split(*pairs(FIRST)))
         (PAIRED, pairs(FIRST), pairs(LAST)),
         (PAIRED, Named(), ({"near": X[LAST] / 2, "far": X[LAST] / 2}, Y[LAST])),
         (PAIRED, DataLoader(Named(), 32, shuffle=True), pairs(LAST)),
+        (PAIRED, (UserDict(near=X[FIRST] / 2, far=X[FIRST] / 2), Y[FIRST]), pairs(LAST)),  # as tokenizers return
+        (PAIRED, DataLoader(Named(), collate_fn=as_mapping), pairs(LAST)),
     ],
-    ids=["tensors", "arrays", "datasets", "loaders", "stream", "tuple", "dict", "dict loader"],
+    ids=["tensors", "arrays", "datasets", "loaders", "stream", "tuple", "dict", "dict loader", "mapping", "mapping loader"],
 )
 def test_data_comes_in_many_forms(model: nn.Module, data: Any, valid: Any) -> None:
     task = Task(model, data, valid)
@@ -82,6 +106,17 @@ def test_data_comes_in_many_forms(model: nn.Module, data: Any, valid: Any) -> No
     total, info = episode(env, env.reference.uniform_rate)
     assert total == pytest.approx(1.0, abs=1e-12)
     assert info["macs"] < 8 * 24 + 24 * 12 + 12 * 4
+
+
+def test_a_network_may_hold_a_mask_of_minus_infinity(tmp_path: Path) -> None:
+    x = X.reshape(200, 3, 8)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        task = Task(Causal(), (x[:100], Y[:100]), (x[100:], Y[100:200]), w=0.3)
+    env = make(task)
+    assert episode(env, 0.5)[1]["macs"] < env.reference.dense.macs
+    small = reptile_env.compress(task, env.plan)
+    assert torch.equal(reptile_env.load(small.save(tmp_path / "small")).model(x), small.model(x))
 
 
 def test_all_forms_give_the_same_floats() -> None:
@@ -145,6 +180,13 @@ def test_a_task_without_w_finds_one_at_which_cutting_pays() -> None:
 
 def test_w_is_the_tasks_own() -> None:
     assert make(small_task("own-w", w=0.35)).reference.w == 0.35
+
+
+def test_w_may_be_any_real_number_and_all_is_worked_out_in_python_floats() -> None:
+    w = np.float32(0.5)
+    for env in (make(small_task("own-single", w=w)), make(small_task("single"), w=w)):
+        info = episode(env, 0.3)[1]
+        assert {type(info[key]) for key in ("utility", "return")} == {float}
 
 
 def test_two_tasks_of_one_name_are_two_tasks() -> None:

@@ -35,6 +35,14 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert frames[0, 2:].abs().sum() == 0
 
 
+def test_the_official_test_utterances_are_for_validation_and_test_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, speakers in zip(vowels.FILES.values(), ("129", "13579"), strict=True):
+        lines = [line(value=f"0.{number}", speaker=speaker) for number, speaker in enumerate(speakers)]
+        (tmp_path / name).write_text(HEAD + "\n".join(lines), encoding="utf-8")
+    monkeypatch.setattr(vowels, "data_folder", lambda: tmp_path)
+    assert [split.targets.tolist() for split in vowels.splits()] == [[0, 1, 8], [0, 4, 8], [2, 6]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

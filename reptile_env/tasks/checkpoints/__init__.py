@@ -16,7 +16,14 @@ def has_checkpoint(name: str) -> bool:
 
 
 def load_checkpoint(name: str) -> dict[str, Tensor]:
-    """The shipped tensors of a network by name."""
+    """The shipped tensors of a network by name.
+
+    Raises:
+        FileNotFoundError: it was not trained yet.
+    """
+    if not has_checkpoint(name):
+        command = f"python -m benchmarks checkpoints {name.rpartition('/')[2]} --train-only"
+        raise FileNotFoundError(f"the network of {name!r} has no checkpoint yet; {command} makes it, in a checkout")
     return load(resources.files(__name__).joinpath(f"{name}.safetensors").read_bytes())
 
 
