@@ -213,7 +213,7 @@ class _Search:
     def result(self) -> Structure:
         self._refuse_those_that_need_two()
         if not self.accepted:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
+            reasons = "; ".join(f"{name or 'the network itself'}: {reason}" for name, reason in self.skipped.items())
             raise ValueError(
                 f"nothing can be cut in this network: {reasons or 'no convolution, linear or recurrent layer was found'}"
             )

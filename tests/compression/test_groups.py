@@ -110,6 +110,7 @@ def test_what_cant_be_cut_is_left_whole_and_named(network: type[nn.Module], cut:
     ("network", "reason"),
     [
         (lambda: nn.Sequential(nn.Linear(8, 4)), "network's output"),
+        (lambda: nn.Linear(8, 4), "in this network: the network itself: "),
         (lambda: nn.Sequential(nn.Flatten()), "no convolution, linear or recurrent layer"),
         (lambda: nn.Sequential(nn.Linear(8, 1), nn.ReLU(), nn.Linear(1, 4)), "single channel"),
         (lambda: nn.Sequential(nn.Linear(8, 6), nn.Softmax(1), nn.Linear(6, 4)), "0: its channels arrive mixed at 2"),
