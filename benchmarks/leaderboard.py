@@ -150,7 +150,7 @@ def _origin(validated: Validated) -> str:
         if counts[number]
     )
     text = f"{len(validated.runs):,} runs, made at {', '.join(revisions)} on {'; '.join(machines)}. Validated: {'; '.join(checks)}."
-    codes = {(run.agent, run.versions.get(AGENT_CODE)) for run in validated.runs}
+    codes = {(run.agent, run.versions[AGENT_CODE]) for run in validated.runs if AGENT_CODE in run.versions}
     several = [agent for agent, count in sorted(Counter(agent for agent, _ in codes).items()) if count > 1]
     if several:
         text += f" Runs of more than one version of their code: {', '.join(several)}."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -51,6 +53,27 @@ def test_only_networks_of_the_split_are_drawn(split: str) -> None:
     assert later["split"] == split
     assert env.observation_space.contains(observation)
     assert set(env._scenes.names) == {name for name, of in FAMILY.items() if of == split}
+
+
+def test_tables_play_every_network_without_torch() -> None:
+    code = f"""
+import sys
+import gymnasium as gym
+import reptile_env
+played = {{}}
+for split in ("train", "test"):
+    env = gym.make({ID!r}, split=split, evaluator="table")
+    for name in env.unwrapped.task_names:
+        _, info = env.reset(seed=0, options={{"task": name}})
+        terminated = False
+        while not terminated:
+            *_, terminated, _, info = env.step(env.unwrapped.action_for(0.3))
+        assert env.unwrapped.optimum()[1] >= info["return"], name
+        played[name] = split
+print(sorted(played.items()), "torch" in sys.modules)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == f"{sorted(FAMILY.items())} False"
 
 
 def test_a_network_can_be_named() -> None:

@@ -1,4 +1,4 @@
-"""Table environments: steps a second of one, of thousands, and of an agent that trains on one."""
+"""Table environments: steps a second of one, of thousands, of an agent that trains on one, and of many networks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from stable_baselines3 import PPO
 
 from benchmarks.speed.measure import Spread, ratio
 from benchmarks.speed.rows import Goal, Progress, Row, attempt, row
+from reptile_env.tasks.registry import tasks
 
 TASK, ID = "digits-mlp", "ReptilePrune-v0"
 ENVS = 4096
@@ -24,9 +25,11 @@ def table(quick: bool, progress: Progress) -> Iterator[Row]:
     progress(0.1)
     yield attempt("table", f"vector of {ENVS:,}", lambda: _many(20 if quick else 500, repeats))
     progress(0.2)
+    yield attempt("table", "transfer", lambda: _family(repeats))
+    progress(0.4)
 
     def train() -> Row:
-        return _training(2_048 if quick else 20_480, 1 if quick else 5, lambda part: progress(0.2 + 0.8 * part))
+        return _training(2_048 if quick else 20_480, 1 if quick else 5, lambda part: progress(0.4 + 0.6 * part))
 
     yield attempt("table", "PPO", train)
 
@@ -67,6 +70,27 @@ def _rate(what: str, play: Callable[[], None], steps: int, repeats: int, goal: G
         busy.append((time.process_time() - worked) / steps)
     details = f"a step {Spread.of(took)}; {np.median(busy) / np.median(took):.2f} cores busy"
     return row("table", f"{TASK}: steps a second, {what}", float(1 / np.median(took)), goal, "steps/s", details)
+
+
+def _family(repeats: int) -> Row:
+    """A random episode on one network of each kind of the transfer family, on running networks and on their tables by turns."""
+    names = [known["name"] for known in tasks() if known["suite"] == "transfer" and known["name"].endswith("-1")]
+    envs = {name: gym.make("ReptilePruneTransfer-v0", task=names, evaluator=name).unwrapped for name in ("live", "table")}
+    took: dict[str, list[float]] = {name: [] for name in envs}
+    for repeat in range(-1, repeats):  # the first makes the networks
+        for name, env in envs.items():
+            env.action_space.seed(repeat + 1)
+            start, steps = time.perf_counter(), 0
+            for network in names:
+                env.reset(seed=0, options={"task": network})
+                terminated = False
+                while not terminated:
+                    terminated, steps = env.step(env.action_space.sample())[2], steps + 1
+            if repeat >= 0:
+                took[name].append((time.perf_counter() - start) / steps)
+    details = ", ".join(f"{name} {Spread.of(seconds)}" for name, seconds in took.items())
+    measured = ratio(took["live"], took["table"])
+    return row("table", "transfer family, one network of each kind: a step, live / table", measured, details=details)
 
 
 def _training(steps: int, repeats: int, progress: Progress) -> Row:

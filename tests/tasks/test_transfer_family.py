@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import reptile_env
+from reptile_env.evaluation.table import SHIPPED
 from reptile_env.tasks import checkpoints
 from reptile_env.tasks.registry import make_task, references
 from reptile_env.tasks.transfer import data, task
@@ -49,10 +50,12 @@ def test_sizes_are_those_of_small_networks_of_unequal_groups(name: str) -> None:
     assert 2_000 <= sum(p.numel() for p in network.parameters()) == known["params"] <= 60_000
 
 
-def test_the_checkpoints_are_small() -> None:
+def test_checkpoints_and_tables_are_small() -> None:
     files = list((Path(checkpoints.__file__).parent / SUITE).glob("*"))
-    assert sorted(file.stem for file in files) == sorted(MEMBERS)
+    tables = list(SHIPPED.glob(f"{SUITE}-*.table"))
+    assert sorted(file.stem for file in files) == sorted(MEMBERS) == sorted(table.stem for table in tables)
     assert sum(file.stat().st_size for file in files) < 8e6
+    assert sum(file.stat().st_size for file in [*files, *tables]) < 15e6
 
 
 @pytest.mark.parametrize("name", MEMBERS)
