@@ -108,8 +108,8 @@ def test_what_fits_no_network_is_refused_when_it_is_made() -> None:
         gym.make(ID, budget=1e-6)
     with pytest.raises(ValueError, match="observation='group'"):
         gym.make(ID, task=FEW, observation="network")
-    with pytest.raises(ValueError, match="no table"):
-        gym.make(ID, evaluator="table")
+    with pytest.raises(ValueError, match="'digits-resnet' has no table"):
+        gym.make(ID, task=[*FEW, "digits-resnet"], evaluator="table")
 
 
 def test_networks_are_made_when_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

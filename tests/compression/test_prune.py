@@ -123,7 +123,8 @@ def test_the_shrunk_network_is_a_plain_smaller_one(name: str) -> None:
             if new is not None:
                 new.load_state_dict(layer.state_dict())
                 parent, _, leaf = path.rpartition(".")
-                setattr(rebuilt.get_submodule(parent), leaf, new.eval())
+                # Where weights take gradients, torch multiplies a batch in another way, and on some processors to other last bits.
+                setattr(rebuilt.get_submodule(parent), leaf, new.eval().requires_grad_(False))
         torch.testing.assert_close(run(rebuilt, task.valid.inputs), expected, atol=0, rtol=0)
 
 
