@@ -162,18 +162,18 @@ def test_a_setting_that_fails_ends_no_study(
 ) -> None:
     space = {"learning_rate": {"choices": [make_agent("ppo").settings["learning_rate"], 1e30]}}
     monkeypatch.setattr(agents.tune, "read_space", lambda agent: space)
-    study = ["tune", "ppo", *QUICK, "--steps", "600"]
+    study = ["tune", "ppo", *QUICK, "--steps", "100", "--trials", "3"]
     assert main([*study, "--out", str(tmp_path / "whole")]) == 0
     told = capsys.readouterr().out
     rows = list(csv.DictReader((tmp_path / "whole" / "trials.csv").open(encoding="utf-8")))
-    assert len(rows) == 4
+    assert len(rows) == 3
     failed = [row["trial"] for row in rows if row["learning_rate"] == "1e+30"]
     assert failed
     assert failed == [row["trial"] for row in rows if row["value"] == "nan"]
-    assert all(f"trial {number} of 4: failed, " in told for number in failed)
+    assert all(f"trial {number} of 3: failed, " in told for number in failed)
     assert yaml.safe_load((tmp_path / "whole" / "best.yaml").read_text())["learning_rate"] < 1
     with monkeypatch.context() as patched:
-        patched.setattr(agents.tune, "_value", interrupted_in(4, agents.tune._value))
+        patched.setattr(agents.tune, "_value", interrupted_in(3, agents.tune._value))
         assert main([*study, "--out", str(tmp_path / "cut")]) == 1
     assert main(["tune", "--resume", str(tmp_path / "cut")]) == 0
     assert (tmp_path / "cut" / "trials.csv").read_text() == (tmp_path / "whole" / "trials.csv").read_text()
