@@ -112,7 +112,8 @@ def _correlations(entries: dict[str, Any]) -> str:
         "the validation return with the test return; of the validation return with the metric after the fine-tune; of the metric\n"
         "before with the metric after it. A dash: not fine-tuned, which would take hours.\n\n"
         + _table(["task", "return, valid and test", "return and fine-tuned metric", "metric and fine-tuned metric"], lines)
-        + f"\nAcross random plans the test split agrees ({_span(entries, 'valid_test')}). The best plans of searches differ by a\n"
+        + f"\nAcross random plans the test split agrees ({_span(entries, 'valid_test')}, least on\n"
+        f"`{min(entries, key=lambda name: entries[name]['valid_test'])}`). The best plans of searches differ by a\n"
         "few examples, and there it agrees far less, see [results](results.md). What a short fine-tune makes of a plan is another\n"
         f'matter ({_span(entries, "finetuned_return")}): who will fine-tune searches with `recovery="reconstruct+finetune"`.\n'
     )
