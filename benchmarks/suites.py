@@ -217,6 +217,9 @@ def _members(split: str) -> tuple[str, ...]:
     return tuple(name for name, member in MEMBERS.items() if member.split == split)
 
 
+_BUDGETED = tuple(
+    case for budget in (0.25, 0.5, 0.75) for case in _cases(list(_CORE), (("budget", budget),), suffix=f"@{budget:g}")
+)
 _ALL = (
     Suite(
         "smoke",
@@ -226,13 +229,8 @@ _ALL = (
         seeds=2,
     ),
     Suite("core", 1, "the tasks that need no data of their own, with the running network", _cases(list(_CORE))),
-    Suite(
-        "budget",
-        1,
-        "the core tasks with 25, 50 and 75 % of the MACs",
-        tuple(case for budget in (0.25, 0.5, 0.75) for case in _cases(list(_CORE), (("budget", budget),), suffix=f"@{budget:g}")),
-        seeds=5,
-    ),
+    Suite("budget", 1, "as budget-v2, with five seeds", _BUDGETED, seeds=5),
+    Suite("budget", 2, "the core tasks with 25, 50 and 75 % of the MACs", _BUDGETED),
     Suite("joint", 1, "rate, bits and rank of every group, against bytes", _cases(list(_CORE)), seeds=5, env_id=JOINT),
     Suite("table", 1, "the tasks whose every plan was measured: the regret is exact", _cases(_TABLES, (("evaluator", "table"),))),
     Suite(

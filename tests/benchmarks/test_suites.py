@@ -22,6 +22,7 @@ DIGESTS = {
     "smoke-v1": "f2d78f7dc9672652",
     "core-v1": "18753f18f36e10a7",
     "budget-v1": "143ec9ef0c7641c8",
+    "budget-v2": "c5f52a57763461e5",
     "joint-v1": "318c1d7dafd8b1f2",
     "table-v1": "b1b7c269ece14cc0",
     "transfer-v1": "8f399763171e161e",
@@ -59,7 +60,7 @@ def test_cases_are_of_tasks_that_there_are(title: str) -> None:
     assert all(known[name]["split"] == "train" for name in SUITES[title].training_networks)
 
 
-@pytest.mark.parametrize("title", ["core-v1", "budget-v1", "joint-v1", "table-v1"])
+@pytest.mark.parametrize("title", ["core-v1", "budget-v1", "budget-v2", "joint-v1", "table-v1"])
 def test_an_agent_that_measures_every_decision_plays_300_episodes(title: str) -> None:
     groups = {name: entry["groups"] for name, entry in references().items()}
     for case in SUITES[title].cases:
