@@ -56,6 +56,7 @@ def budgeted(
     progress: Progress,
     known: Mapping[str, Any] | None = None,
     command: str | None = None,
+    w: float | None = None,
 ) -> dict[str, Any]:
     """References of a task whose final MACs are capped.
 
@@ -67,11 +68,12 @@ def budgeted(
         progress: told of the step and the fraction of it done.
         known: the references so far; their best plan stays where no better one is found.
         command: what finds again what is found here.
+        w: weight of the metric in the utility; None takes the task's own.
 
     Returns:
         ``uniform``, ``random`` and ``best_known``, each with returns on the scale of the task without a cap.
     """
-    env = gym.make("ReptilePrune-v0", task=name, measure="round", budget=budget)
+    env = gym.make("ReptilePrune-v0", task=name, measure="round", budget=budget, w=w)
     step = f"{budget:.0%} of the MACs"
     uniform = Uniform("uniform").run(env, len(inner_of(env).uniform_sweep), 0).best
     drawn = RandomSearch("random").run(
@@ -87,7 +89,7 @@ def budgeted(
         Found(uniform.plan_return, "the uniform sweep", uniform.plan, command),
         Found(drawn.best.plan_return, f"random, {plans} plans, seed 0", drawn.best.plan, command),
         Found(searched.best.plan_return, f"cma-es, {evaluations} evaluations, seed 0", searched.best.plan, command),
-        *(optimum._replace(command=command) for optimum in table_optimum(env, name, budget=budget)),
+        *(optimum._replace(command=command) for optimum in table_optimum(env, name, budget=budget, w=w)),
         *known_best(env, known, budget),
     ]
     best = max(candidates, key=lambda candidate: candidate.value)
@@ -133,6 +135,7 @@ def share_best(entry: dict[str, Any], test: Callable[[Plan], float]) -> None:
         where = "without a cap" if other == "none" else f"with at most {float(other):.0%} of the MACs"
         best["found_by"] = f"{best['found_by']} ({where})"
         if budget == "none":
+            entry["best_known"].pop("command", None)  # of the plan that gives way; the other's may not be known
             entry["best_known"] |= best | {"test": test(Plan.from_dict(best["plan"]))}
         else:
             entry["budgets"][budget]["best_known"] = best

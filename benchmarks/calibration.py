@@ -68,7 +68,7 @@ def calibrate(
         assert trace.best is not None
         by = f"{agent.name}, {evaluations} evaluations, seed 0"
         found.append(Found(trace.best.plan_return, by, trace.best.plan, command))
-    found.extend(optimum._replace(command=command) for optimum in table_optimum(env, name))
+    found.extend(optimum._replace(command=command) for optimum in table_optimum(env, name, w=w))
     found.extend(known_best(env, known))
     best = max(found, key=lambda candidate: candidate.value)
     dense_test, best_test = evaluator.test(evaluator.dense), evaluator.test(best.plan)
@@ -106,7 +106,7 @@ def calibrate(
     capped = max(evaluations // CAPPED_SHARE, 1)
     before = (known or {}).get("budgets", {})
     entry["budgets"] = {
-        f"{budget:g}": budgeted(name, budget, min(CAPPED_PLANS, capped), capped, progress, before.get(f"{budget:g}"), command)
+        f"{budget:g}": budgeted(name, budget, min(CAPPED_PLANS, capped), capped, progress, before.get(f"{budget:g}"), command, w)
         for budget in budgets
     }
     share_best(entry, lambda better: evaluator.test(better).metric)

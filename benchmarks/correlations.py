@@ -30,6 +30,7 @@ from reptile_env.tasks.registry import make_task
 
 PLANS = 100
 FILE = Path(__file__).with_name("correlations.json")
+SAME = 0.005  # processors round differently
 SHORT = Finetune(steps=100)  # what "a short fine-tune" is
 
 
@@ -116,7 +117,8 @@ def _write(name: str, found: dict[str, Any]) -> None:
     with FileLock(FILE.with_suffix(".lock")):
         entries = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
         known = entries.get(name, {})
-        if known.get("plans") == found.get("plans"):  # then what it says of a fine-tune is of these plans, and stays
+        # What it says of a fine-tune stays where it is of these plans, and of this network: another one has other test returns.
+        if known.get("plans") == found["plans"] and abs(known["valid_test"] - found["valid_test"]) <= SAME:
             found = known | found
         draft = FILE.with_suffix(".draft")
         draft.write_text(json.dumps(dict(sorted((entries | {name: found}).items())), indent=1) + "\n", encoding="utf-8")

@@ -97,7 +97,7 @@ def checkpoints(
 def _calibrate(name: str, evaluations: int, show: Callable[[str, float], None]) -> None:
     """Measure the references of a task and write them."""
     if name in MEMBERS:  # as `transfer-family` does it
-        write_member(name, calibrated(name, evaluations))
+        write_member(name, calibrated(name, evaluations, registry.references().get(name)))
     else:
         write_reference(name, calibrate(name, show, evaluations, known=registry.references().get(name)))
         registry.forget()

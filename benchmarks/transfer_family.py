@@ -51,7 +51,7 @@ def transfer_family(
     failed = []
     for name in names or members.MEMBERS:
         checkpoint = f"{members.SUITE}/{name}"
-        start = time.perf_counter()
+        start, known = time.perf_counter(), registry.references().get(name)
         if train_again or not has_checkpoint(checkpoint):
             save_checkpoint(checkpoint, train_network(name))
             write_member(name, None)
@@ -60,7 +60,7 @@ def transfer_family(
         if train_only or (done and not calibrate_again):
             continue
         try:
-            write_member(name, calibrated(name, evaluations))
+            write_member(name, calibrated(name, evaluations, known))
         except ValueError as error:
             failed.append(name)
             print(error, flush=True)
@@ -71,15 +71,18 @@ def transfer_family(
         raise typer.Exit(1)
 
 
-def calibrated(name: str, evaluations: int) -> dict[str, Any]:
+def calibrated(name: str, evaluations: int, known: dict[str, Any] | None) -> dict[str, Any]:
     """The reference of a network whose checkpoint is there, with the first weight of its metric that makes it a benchmark.
 
-    A weight that it has already is tried first, without a survey: runs on the network stay comparable.
+    Args:
+        name: of the network.
+        evaluations: of each search.
+        known: its reference so far. The weight there is tried first, without a survey: runs on the network stay comparable.
 
     Raises:
         ValueError: no weight does.
     """
-    known, refused = registry.references().get(name), None
+    refused = None
     command = f"python -m benchmarks transfer-family {name} --calibrate-again --evaluations {evaluations}"
     for w in _weights(name, known):
         try:

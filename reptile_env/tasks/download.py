@@ -195,14 +195,14 @@ def _download(resource: Resource, path: Path, progress: bool) -> None:
     """The checked file at `path`; a part of it that is there already is completed."""
     part = path.with_name(f"{path.name}.part")
     for _ in range(2):
-        joined = _complete(resource, part, progress)
+        whole = _complete(resource, part, progress)
         with part.open("rb") as file:
             received = hashlib.file_digest(file, "sha256").hexdigest()
         if received == resource.sha256:
             os.replace(part, path)
             return
         part.unlink()
-        if not joined:  # pieces of several answers may be of different files; one answer is what the address has
+        if whole:
             break
     raise ValueError(
         f"{resource.url} is not the file that was expected: its SHA-256 is {received}, not {resource.sha256}. It was removed; "
@@ -211,18 +211,20 @@ def _download(resource: Resource, path: Path, progress: bool) -> None:
 
 
 def _complete(resource: Resource, part: Path, progress: bool) -> bool:
-    """Ask for what `part` lacks until nothing more comes; whether it is made of several answers."""
+    """Ask for what `part` lacks until nothing more comes; whether that surely is what the address has.
+
+    Pieces of several answers may be of different files, and an answer that does not say its length may have broken off.
+    """
     joined = False
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(PAUSE * 2 ** (attempt - 1))
         joined = joined or (part.is_file() and part.stat().st_size > 0)
         try:
-            _receive(resource.url, part, progress)
-            return joined
+            return _receive(resource.url, part, progress) and not joined
         except urllib.error.HTTPError as error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and joined:
-                return joined  # nothing is left to send
+                return False  # nothing is left to send
             failure: Exception = error
             if error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
                 break
@@ -235,8 +237,12 @@ def _complete(resource: Resource, part: Path, progress: bool) -> bool:
     ) from failure
 
 
-def _receive(url: str, part: Path, progress: bool) -> None:
-    """Send one request and write its answer, behind what `part` holds where the server can start there."""
+def _receive(url: str, part: Path, progress: bool) -> bool:
+    """Send one request and write its answer, behind what `part` holds where the server can start there.
+
+    Returns:
+        Whether the answer said how long it is.
+    """
     offset = part.stat().st_size if part.is_file() else 0
     headers = {"User-Agent": "reptile_env"} | ({"Range": f"bytes={offset}-"} if offset else {})
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
@@ -252,6 +258,7 @@ def _receive(url: str, part: Path, progress: bool) -> None:
                 bar.update(len(chunk))
     if total is not None and done < total:
         raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
+    return total is not None
 
 
 def _check_space(part: Path, wanted: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agents.uniform import Uniform
 from benchmarks.budgets import best_of, budgeted, known_best, share_best
 from benchmarks.calibration import calibrate, check
 from reptile_env.compression.plan import Plan
@@ -66,6 +67,14 @@ def test_under_a_budget_the_known_plan_stays_where_a_short_search_finds_less(kno
     assert Plan.from_dict(kept["best_known"]["plan"]) == Plan.from_dict(capped["best_known"]["plan"])
 
 
+def test_another_weight_of_the_metric_is_that_of_the_caps_too() -> None:
+    for w in (0.5, 0.9):
+        uniform = budgeted(TASK, 0.5, 5, 5, lambda step, done: None, w=w)["uniform"]
+        best = Uniform("uniform").run(make(TASK, measure="round", budget=0.5, w=w), 18, 0).best
+        assert best is not None
+        assert uniform == {"rate": best.rate, "return": best.plan_return}
+
+
 def test_the_best_of_so_many_is_a_mean_over_whole_samples() -> None:
     assert best_of([1.0, 5.0, 2.0, 3.0, 9.0], 2) == 4.0
     assert best_of([1.0, 5.0], 200) == 5.0
@@ -111,3 +120,7 @@ def test_every_cap_has_the_best_plan_that_was_found_under_any_and_meets_it() -> 
     assert entry["budgets"]["0.5"]["best_known"] == found(1.1, 0.2) | {"found_by": "at 0.2 (with at most 25% of the MACs)"}
     assert entry["budgets"]["0.75"]["best_known"] == found(1.4, 0.7)
     assert entry["best_known"] == found(1.4, 0.7) | {"found_by": "at 0.7 (with at most 75% of the MACs)", "test": 0.7}
+    entry["budgets"]["0.75"]["best_known"] = found(1.5, 0.65)
+    del entry["budgets"]["0.75"]["best_known"]["command"]
+    share_best(entry, lambda plan: 0.0)
+    assert "command" not in entry["best_known"]  # that of the plan before would find another one

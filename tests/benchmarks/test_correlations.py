@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,3 +43,16 @@ def test_the_others_are_of_what_a_fine_tune_makes(few: None, monkeypatch: pytest
     for key in ("finetuned_return", "finetuned_metric"):
         assert found[key] == pytest.approx(-plain[key])
         assert found[key] < 0
+
+
+@pytest.mark.parametrize(("valid_test", "stays"), [(0.9, True), (0.903, True), (0.8, False)])
+def test_what_was_said_of_a_fine_tune_stays_with_its_network(
+    valid_test: float, stays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(correlations, "FILE", tmp_path / "correlations.json")
+    whole = {"plans": 100, "valid_test": 0.9, "finetuned_return": 0.7, "finetuned_metric": 0.6, "finetune_steps": 100}
+    correlations._write("a-task", whole)
+    found = {"plans": 100, "valid_test": valid_test}
+    correlations._write("a-task", found)
+    kept = json.loads((tmp_path / "correlations.json").read_text(encoding="utf-8"))["a-task"]
+    assert kept == (whole | found if stays else found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ class Calibration:
 
     def __init__(self, accepted: float | None, file: Path) -> None:
         self.accepted, self.file = accepted, file
+        self.entry = registry.references()[NAME]
         self.tried: list[float] = []
 
     def __call__(self, name: str, *, w: float, **settings: Any) -> dict[str, Any]:
         self.tried.append(w)
         if w != self.accepted:
             raise ValueError(f"refused with {w}")
-        return {**registry.references()[name], "w": w, "command": settings["command"]}
+        return {**self.entry, "w": w, "command": settings["command"]}
 
     def run(self, *options: str) -> Result:
         return CliRunner().invoke(app, ["transfer-family", NAME, "--evaluations", "20", *options])
@@ -95,6 +97,17 @@ def test_checkpoints_trains_and_calibrates_a_network_in_its_place(tmp_path: Path
     assert again.tried == [KNOWN]
     assert again.kept["evaluations"] == 20
     assert core.read_text(encoding="utf-8") == "{}"
+
+
+def test_a_network_that_is_trained_again_keeps_its_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = calibration(KNOWN, tmp_path, monkeypatch)
+    monkeypatch.setattr(registry, "references", functools.cache(lambda: json.loads(again.file.read_text(encoding="utf-8"))))
+    monkeypatch.setattr(transfer_family, "train_network", lambda name: name)
+    monkeypatch.setattr(transfer_family, "save_checkpoint", lambda name, model: None)
+    result = again.run("--train-again")
+    assert result.exit_code == 0, result.output
+    assert again.tried == [KNOWN]
+    assert again.kept["w"] == KNOWN
 
 
 def test_polish_writes_a_network_where_its_reference_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

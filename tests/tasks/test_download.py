@@ -33,6 +33,7 @@ class Site:
         self.ranges = True  # whether a Range is honoured
         self.shift = 0  # added to the start of every honoured Range
         self.cut = 0  # answers that end in the middle of what they promised
+        self.untold = False  # whether answers leave their length out
         self.stall = 0.0  # seconds before every answer's second half
         self.statuses: list[int] = []  # of the next answers; 200 or 206 when used up
         self.asked: list[str | None] = []  # Range of every request
@@ -63,7 +64,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start + site.shift}-{len(site.content) - 1}/{len(site.content)}")
-        self.send_header("Content-Length", str(len(body)))
+        if not site.untold:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         half = len(body) // 2
         with contextlib.suppress(ConnectionError):  # a client that went away
@@ -174,6 +176,17 @@ def test_a_connection_that_breaks_goes_on_where_it_broke(site: Site) -> None:
     site.cut = 2
     assert fetch(site.resource()).read_bytes() == CONTENT
     assert site.asked == [None, "bytes=350000-", "bytes=525000-"]
+
+
+def test_an_answer_of_unknown_length_that_may_have_broken_off_is_asked_for_once_more(site: Site) -> None:
+    site.untold, site.cut = True, 1
+    assert fetch(site.resource()).read_bytes() == CONTENT
+    assert site.asked == [None, None]
+    site.resource().path.unlink()
+    site.content = b"a login page"
+    with pytest.raises(ValueError, match="not the file that was expected"):
+        fetch(site.resource())
+    assert site.asked == [None] * 4
 
 
 def test_a_busy_server_is_asked_again(site: Site) -> None:
