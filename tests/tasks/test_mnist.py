@@ -48,6 +48,14 @@ def test_validation_images_are_none_that_the_networks_were_trained_on(small: Pat
     assert not valid.fingerprints() & test.fingerprints()
 
 
+def test_images_are_enlarged_between_their_pixels() -> None:
+    # Where pixels rise by one a column, bilinear interpolation gives the place of each new pixel's centre.
+    ramp = torch.arange(28.0).expand(1, 1, 28, 28)
+    places = ((torch.arange(32) + 0.5) * 28 / 32 - 0.5).clamp(0, 27)
+    torch.testing.assert_close(mnist.enlarged(ramp), places.expand(1, 1, 32, 32))
+    torch.testing.assert_close(mnist.enlarged(ramp.mT), places[:, None].expand(1, 1, 32, 32))
+
+
 def test_the_order_of_the_training_file_does_not_matter(small: Path) -> None:
     before = splits(small)
     order = np.random.default_rng(7).permutation(100)
