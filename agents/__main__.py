@@ -247,10 +247,11 @@ def _check_agent(name: str) -> None:
 
 def _check_alone(context: typer.Context) -> None:
     """Refuse options beside --resume: a run goes on as it began."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name != "resume" and source is not None and source.name == "COMMANDLINE":
-            raise BadArgumentError(f"--resume goes on with what the run was started with; leave out {name!r}")
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name != "resume" and source is not None and source.name == "COMMANDLINE":
+            typed = parameter.opts[0]  # of an option its dashes too
+            raise BadArgumentError(f"--resume goes on with what the run was started with; leave out {typed!r}")
 
 
 def _keeping(folder: Path, work: Callable[[], int]) -> int:

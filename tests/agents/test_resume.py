@@ -214,7 +214,8 @@ def test_two_processes_never_write_the_same_run(at_home: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--steps", "9"], "leave out 'steps'"),
+        (["--steps", "9"], "leave out '--steps'"),
+        (["--set", "max_rate=0.5"], "leave out '--set'"),
         (["random"], "leave out 'algorithm'"),
     ],
 )
