@@ -63,7 +63,7 @@ def pretrain(steps: int, seed: int, out: Path, networks: list[str] | None = None
     names = networks or known
     make_folder(out)
     about = {
-        "command": f"python -m agents pretrain --steps {steps} --seed {seed}",
+        "command": f"python -m agents pretrain --steps {steps} --seed {seed}" + "".join(f" --network {n}" for n in networks or ()),
         "networks": names,
         "steps": steps,
         "versions": versions(),

@@ -35,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_training_is_told_by_its_file_and_repeats(folder: Path, tmp_path: Path) -> None:
     policy = GroupPolicy.load(folder / "pretrained.safetensors")
     assert policy.about["networks"] == FEW
+    assert policy.about["command"] == f"python -m agents pretrain --steps 4096 --seed 0 --network {FEW[0]} --network {FEW[1]}"
     assert policy.about == json.loads((folder / "run.json").read_text(encoding="utf-8"))
     again = pretrain(4096, 0, tmp_path / "again", FEW)
     for (weights, biases), (others, further) in zip(policy.layers, again.layers, strict=True):
