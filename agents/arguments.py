@@ -20,6 +20,7 @@ from agents.registry import AgentSpec
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.errors import unknown
 from reptile_env.tasks.registry import task_spec
+from reptile_env.transfer import SPLITS
 
 if TYPE_CHECKING:
     from reptile_env.tasks.task import Task
@@ -159,14 +160,15 @@ def make_env(spec: AgentSpec, task: Task | str | None, options: Options) -> gym.
     if env_id not in known:
         raise BadArgumentError(f"--env: {unknown('environment', env_id, known)}")
     try:
+        if env_id == DRAWING and isinstance(task, str) and (split := task_spec(task).split) in SPLITS:
+            settings["split"] = split  # who names a network has named its split
         env = gym.make(env_id, **settings)
     except (TypeError, ValueError) as error:
         raise BadArgumentError(str(error)) from error
-    if spec.actions != "any" and (spec.actions == "list") != isinstance(env.action_space, gym.spaces.Discrete):
-        what = "from a list" if spec.actions == "list" else "numbers"
-        raise BadArgumentError(
-            f"--env {env_id}: the agent chooses {what}, the actions there are {env.action_space}; use {spec.env_id}"
-        )
+    try:
+        spec.check_actions(env.action_space)
+    except ValueError as error:
+        raise BadArgumentError(f"--env {env_id}: {error}") from error
     return env
 
 
@@ -178,7 +180,7 @@ def read_others(pairs: Sequence[str]) -> dict[str, Any]:
     """Arguments of the environment from ``NAME=VALUE``, the value as in YAML.
 
     Raises:
-        BadArgumentError: not of this form, or no argument that may be given so.
+        BadArgumentError: not of this form, no argument that may be given so, or one that is given twice.
     """
     known = [name for name in inspect.signature(ReptilePruneEnv).parameters if name not in _TAKEN]
     found: dict[str, Any] = {}
@@ -188,6 +190,8 @@ def read_others(pairs: Sequence[str]) -> dict[str, Any]:
             raise BadArgumentError(f"--set {pair}: write NAME=VALUE, such as --set max_rate=0.8")
         if name not in known:
             raise BadArgumentError(f"--set {pair}: {unknown('argument', name, known)}")
+        if name in found:
+            raise BadArgumentError(f"--set {pair}: {name} is given twice; give it once")
         found[name] = _yaml(value, f"--set {pair}")
     return found
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.plain import plain, whole
+from agents.registry import AGENTS
 from agents.replay import put_back, remember
 from agents.trace import PolicyResult, Row, Trace
 from agents.trace_file import TraceFile, open_trace
@@ -46,7 +47,6 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
         settings = env_settings(env)
         self.trace, self._file, self._listeners = trace, file, tuple(listeners)
         self._budget: float | None = settings.get("budget")
-        self._by_round = settings.get("measure", "step") == "round"
         self._rounds = int(settings.get("rounds", 1))
         self._episode, self._return = 0, 0.0
         self._start = time.perf_counter()
@@ -71,7 +71,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
     @property
     def evaluations_per_episode(self) -> int:
         """Evaluated plans of an episode."""
-        return self._rounds if self._by_round else self.decisions
+        return evaluations_of_episode(self.env)
 
     @property
     def max_rate(self) -> float:
@@ -229,8 +229,8 @@ class Agent(ABC):
 
         Raises:
             TypeError: evaluations or a seed that are no whole numbers, or an environment that is none of this package's.
-            ValueError: no evaluation allowed, a negative seed, an environment without ``gym.make``, or one of several tasks where
-                there can be one alone.
+            ValueError: no evaluation allowed, a negative seed, an environment without ``gym.make``, one of actions that the agent
+                can't choose among, or one of several tasks where there can be one alone.
             FileExistsError: `out` holds a trace of this agent, and it is not to be resumed.
             agents.replay.ReplayError: the resumed run differs from its trace.
         """
@@ -244,6 +244,8 @@ class Agent(ABC):
             raise TypeError(f"agents act in the environments of reptile_env, such as ReptilePrune-v0, got {type(inner).__name__}")
         assert env.spec is not None
         task = self._task_of(inner, settings)
+        if self.name in AGENTS:
+            AGENTS[self.name].check_actions(env.action_space)
         self.prepare(task)
         trace = Trace(self.name, env.spec.id, task, seed, evaluations, plain(settings), self.settings)
         with contextlib.ExitStack() as stack:
@@ -255,6 +257,7 @@ class Agent(ABC):
                     remember(inner.evaluator_of(name), rows)
                 if resume and self.policy_file is not None:
                     stack.enter_context(put_back(out / self.policy_file, file.came_as_far))
+            inner.reset(seed=seed)  # whatever an agent draws by itself, the environment draws too
             self.search(Recorder(env, trace, file, listeners), seed, out)
             if file is not None:
                 file.end()
@@ -287,6 +290,13 @@ def env_settings(env: gym.Env[Any, Any]) -> dict[str, Any]:
     if env.spec is None:
         raise ValueError("the environment has no spec; make it with gym.make")
     return dict(env.spec.kwargs)
+
+
+def evaluations_of_episode(env: gym.Env[Any, Any]) -> int:
+    """Plans that an episode evaluates; the longest, where networks are drawn."""
+    settings, inner = env_settings(env), env.unwrapped
+    assert isinstance(inner, ReptilePruneEnv)
+    return int(settings.get("rounds", 1)) * (1 if settings.get("measure", "step") == "round" else inner.most_groups)
 
 
 def play(env: Recorder, amounts: Sequence[float]) -> float | None:

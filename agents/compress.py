@@ -15,7 +15,7 @@ import torch
 import reptile_env
 from agents import picture, table
 from agents.arguments import Options, make_env, resolve_task
-from agents.base import env_settings
+from agents.base import evaluations_of_episode
 from agents.cli import BadArgumentError
 from agents.outputs import BestPlanFile, make_folder, versions, write, write_json
 from agents.refusals import refuse_early
@@ -46,8 +46,7 @@ def compress(agent: str, options: Options, out: Path) -> int:
     spec = agent_spec(agent)
     env = make_env(spec, task, options)
     if not spec.searches:
-        by_step = env_settings(env)["measure"] == "step"
-        options = replace(options, steps=options.rounds * (len(_inner(env).groups) if by_step else 1))
+        options = replace(options, steps=evaluations_of_episode(env))
     try:
         # What can't be saved in the end is refused now, not after the search.
         program.trace(structure_of(task).model, task.valid[:2].inputs)
@@ -63,12 +62,14 @@ def compress(agent: str, options: Options, out: Path) -> int:
     envs = {name: env if name == agent else make_env(AGENTS[name], task, plain) for name in names}
     make_folder(out)
     write_json(out / "run.json", {"command": "compress", "agent": agent} | options.to_dict() | {"versions": versions()})
-    best_plan = BestPlanFile(out / "best_plan.json")
+    inner = _inner(env)
+    # Of another sweep the others' returns can be on another scale.
+    best_plan = BestPlanFile(out / "best_plan.json", lambda row: inner.reference.return_of(inner.evaluator.measure(row.plan)))
     traces = {}
     for name, own in envs.items():
         asked = options if name == agent else plain
         if name == "uniform":
-            asked = replace(asked, steps=len(_inner(own).uniform_sweep) * options.rounds)
+            asked = replace(asked, steps=len(_inner(own).uniform_sweep) * evaluations_of_episode(own))
         traces[name] = run_agent(name, own, asked, out, [best_plan])
     entries = _entries(env, agent, traces)
     metric = _inner(env).evaluator.metric_name
@@ -93,8 +94,9 @@ def _inner(env: gym.Env[Any, Any]) -> ReptilePruneEnv:
 
 def _entries(env: gym.Env[Any, Any], agent: str, traces: dict[str, Trace]) -> list[Entry]:
     inner = _inner(env)
-    budget, swept = traces[agent].env_settings["budget"], traces.get("uniform")
-    uniform = swept.best.plan if budget is not None and swept and swept.best else inner.reference.uniform_plan
+    swept = traces.get("uniform")
+    # The sweep meets the budget, and its rates are more than those that some agents choose among.
+    uniform = swept.best.plan if swept and swept.best else inner.reference.uniform_plan
     entries = [
         table.measured("dense", 0, inner.evaluator.dense, inner),
         table.measured("best uniform", len(swept.rows) if swept else len(inner.uniform_sweep), uniform, inner),
@@ -122,14 +124,14 @@ def _verdict(agent: str, entries: list[Entry], traces: dict[str, Trace]) -> str:
     by_step = traces[agent].env_settings["measure"] == "step"
     exception = f", but {agent}'s are measured after each decision" if by_step else ""
     lines.append(f"  evaluated: complete plans{exception}.")
-    lines.append("  return: 0 is the dense network, 1 the best uniform rate" + _without(traces, agent))
+    lines.append("  return: 0 is the dense network, 1 the best uniform rate" + _of_which(entries[1], traces, agent))
     return "\n".join(lines)
 
 
-def _without(traces: dict[str, Trace], agent: str) -> str:
-    """What tells the scale's best uniform rate from the table's: where the sweep was run under the budget, that one meets it."""
+def _of_which(uniform: Entry, traces: dict[str, Trace], agent: str) -> str:
+    """What tells the scale's best uniform rate from the table's: that one meets a budget, or is none that the agent can choose."""
     if traces[agent].env_settings["budget"] is None:
-        return "."
+        return f" that {agent} can choose." if uniform.plan_return is not None and uniform.plan_return > 1 else "."
     return " without a budget" + ("; the table's best uniform meets it." if "uniform" in traces else ", as in the table.")
 
 

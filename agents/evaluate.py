@@ -9,6 +9,7 @@ import torch
 
 from agents import table
 from agents.arguments import DRAWING, make_env, task_of
+from agents.base import evaluations_of_episode
 from agents.cli import BadArgumentError
 from agents.outputs import make_folder, write, write_json
 from agents.policy import play_policy
@@ -45,7 +46,8 @@ def evaluate(folder: Path, task: str | None, evaluator: str | None, policy: Path
         raise BadArgumentError(f"{folder}: its networks were drawn; name the one to play the policy on with --task")
     options = replace(options, evaluator=evaluator or options.evaluator)
     torch.set_num_threads(options.threads)
-    env = make_env(agent_spec(name), task_of(options), options).unwrapped
+    made = make_env(agent_spec(name), task_of(options), options)
+    env = made.unwrapped
     assert isinstance(env, ReptilePruneEnv)
     entries = [
         table.measured("dense", 0, env.evaluator.dense, env),
@@ -57,7 +59,7 @@ def evaluate(folder: Path, task: str | None, evaluator: str | None, policy: Path
             entries.append(table.measured("best plan", len(trace.rows), trace.best.plan, env))
         except ValueError as error:  # a user's network that has changed since
             raise BadArgumentError(f"{folder}: its best plan can't be carried out on task {trace.task!r}: {error}") from error
-    entries += _policy_entry(folder, name, policy, env)
+    entries += _policy_entry(folder, name, policy, env, evaluations_of_episode(made))
     if len(entries) == 2:
         raise BadArgumentError(f"{folder} holds no plan of task {env.evaluator.name!r} and no trained policy")
     metric = env.evaluator.metric_name
@@ -78,8 +80,8 @@ def _trace(folder: Path, name: str) -> Trace | None:
         raise BadArgumentError(str(error)) from error
 
 
-def _policy_entry(folder: Path, name: str, path: Path | None, env: ReptilePruneEnv) -> list[Entry]:
-    """What one episode of the policy ends with; nothing where the run has none."""
+def _policy_entry(folder: Path, name: str, path: Path | None, env: ReptilePruneEnv, evaluated: int) -> list[Entry]:
+    """What one episode of the policy, of so many evaluated plans, ends with; nothing where the run has none."""
     agent = make_agent(name)
     if path is None:
         if agent.policy_file is None or not (folder / agent.policy_file).is_file():
@@ -98,4 +100,4 @@ def _policy_entry(folder: Path, name: str, path: Path | None, env: ReptilePruneE
             f"{path} can't be played on task {env.evaluator.name!r}: {error}; only what was trained on observation 'group' plays "
             "on networks of other sizes"
         ) from error
-    return [table.measured("policy", len(env.groups), env.plan, env)]
+    return [table.measured("policy", evaluated, env.plan, env)]

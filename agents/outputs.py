@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,11 @@ class BestPlanFile:
 
     Args:
         path: the file; the plan that it holds already, where a run is taken up again, stays until there is a better one.
+        worth: by which plans are compared; default their own returns.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, worth: Callable[[Row], float] = lambda row: row.plan_return) -> None:
+        self._path, self._worth = path, worth
         try:
             self._return = json.loads(path.read_text(encoding="utf-8"))["plan_return"] if path.exists() else float("-inf")
         except (KeyError, TypeError, ValueError):
@@ -100,8 +102,8 @@ class BestPlanFile:
 
     def __call__(self, trace: Trace, row: Row, improved: bool) -> None:
         """Take note of an evaluated plan."""
-        if improved and row.plan_return > self._return:
-            self._return = row.plan_return
+        if improved and (worth := self._worth(row)) > self._return:
+            self._return = worth
             known = {"agent": trace.agent, "task": trace.task, "env_settings": trace.env_settings}
             marked = {"test_networks": list(trace.test_networks)} if trace.test_networks else {}
             write_json(self._path, known | marked | row.to_dict())

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from reptile_env.errors import unknown
 
 if TYPE_CHECKING:
+    from gymnasium.spaces import Space
+
     from agents.base import Agent
 
 
@@ -46,6 +48,18 @@ class AgentSpec:
     def env_settings(self) -> dict[str, str]:
         """Arguments of its environment, unless asked otherwise."""
         return {"measure": self.measure, "observation": self.observation, "reward": self.reward}
+
+    def check_actions(self, space: Space[Any]) -> None:
+        """Refuse an environment whose actions the agent can't choose among.
+
+        Raises:
+            ValueError: names both, and an environment that fits.
+        """
+        from gymnasium.spaces import Discrete
+
+        if self.actions != "any" and (self.actions == "list") != isinstance(space, Discrete):
+            what = "from a list" if self.actions == "list" else "numbers"
+            raise ValueError(f"the agent chooses {what}, the actions there are {space}; use {self.env_id}")
 
 
 _SB3 = "agents.sb3:SB3Agent"

@@ -24,6 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from agents.arguments import Options, make_env, task_of
+from agents.base import evaluations_of_episode
 from agents.cli import BadArgumentError
 from agents.outputs import make_folder, versions, write, write_json
 from agents.registry import agent_spec, make_agent
@@ -188,6 +189,9 @@ def _envs(study: Study, options: Options) -> list[gym.Env[Any, Any]]:
         met = kept.intersection(env.unwrapped.task_names)  # type: ignore[attr-defined]
         if met:  # also where a function returns one
             raise BadArgumentError(f"--task {task}: {', '.join(met)} is kept for tests, so nothing may be tuned on it")
+        least = 2 * evaluations_of_episode(env)  # see `agents.policy.reserved`
+        if study.value == "policy" and options.steps < least:
+            raise BadArgumentError(f"--value policy: {options.steps} --steps leave none for the policy; give at least {least}")
     return envs
 
 
@@ -219,8 +223,8 @@ def _try_all(
             kept.tell(trial, value)
             first = " (the shipped setting)" if not done else ""
             print(f"{told}: {value:.4f}{first}, best {kept.best_value:.4f}", flush=True)
-        _write_trials(_done(kept), space, out)
-        _write_best(kept.best_trial, space, out)
+        _write(kept, space, out)
+    _write(kept, space, out)  # a study taken up again may have been through, and cut off before it was written down
     print(f"best setting: {out / 'best.yaml'}; `python -m agents train {study.agent} --hyperparameters` takes it")
     return 0
 
@@ -245,8 +249,7 @@ def _reached(trace: Trace, env: gym.Env[Any, Any], value: str) -> float:
     inner = env.unwrapped
     assert isinstance(inner, ReptilePruneEnv)
     if value == "policy":
-        if trace.policy is None:
-            raise BadArgumentError(f"--value policy: {trace.evaluations} --steps leave none for the policy; give more")
+        assert trace.policy is not None
         reached = trace.rows[trace.policy.evaluation - 1].plan_return
     else:
         reached = trace.best.plan_return if trace.best is not None else 0.0
@@ -258,8 +261,9 @@ def _chosen(trial: FrozenTrial, space: Mapping[str, Mapping[str, Any]]) -> dict[
     return suggest(optuna.trial.FixedTrial(trial.params), space)  # type: ignore[arg-type]
 
 
-def _write_best(best: FrozenTrial, space: Mapping[str, Mapping[str, Any]], out: Path) -> None:
-    write(out / "best.yaml", yaml.safe_dump(_chosen(best, space), sort_keys=False))
+def _write(kept: optuna.Study, space: Mapping[str, Mapping[str, Any]], out: Path) -> None:
+    _write_trials(_done(kept), space, out)
+    write(out / "best.yaml", yaml.safe_dump(_chosen(kept.best_trial, space), sort_keys=False))
 
 
 def _write_trials(trials: Sequence[FrozenTrial], space: Mapping[str, Mapping[str, Any]], out: Path) -> None:

@@ -91,6 +91,54 @@ def test_own_task_without_a_test_split(tmp_path: Path, monkeypatch: pytest.Monke
     assert json.loads((tmp_path / "run" / "table.json").read_text())["rows"][-1]["macs"] <= 90
 
 
+OWN_TRAINED = """
+import torch, reptile_env
+
+def task():
+    x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+    y = (x @ torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).argmax(1)
+    with torch.random.fork_rng(), torch.enable_grad():
+        torch.manual_seed(2)
+        hidden = [torch.nn.Linear(8, 24), torch.nn.ReLU(), torch.nn.Linear(24, 12), torch.nn.ReLU()]
+        net = torch.nn.Sequential(*hidden, torch.nn.Linear(12, 4))
+        steps = torch.optim.Adam(net.parameters(), 0.01)
+        for _ in range(200):
+            steps.zero_grad()
+            torch.nn.functional.cross_entropy(net(x[:200]), y[:200]).backward()
+            steps.step()
+    return reptile_env.Task(net, (x[:200], y[:200]), (x[200:], y[200:]), name="trained", w=0.9)
+"""
+
+
+@pytest.fixture
+def own_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Arguments of a compression of a small network with two groups."""
+    (tmp_path / "own_trained.py").write_text(OWN_TRAINED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return ["compress", "--task", "own_trained:task", "--out", str(tmp_path / "run")]
+
+
+def test_the_uniform_sweep_is_whole_however_it_is_measured(own_trained: list[str], tmp_path: Path) -> None:
+    assert main([*own_trained, "--agent", "uniform", "--measure", "step", "--budget", "0.5", "--steps", "4"]) == 0
+    trace = Trace.load(tmp_path / "run" / "trace-uniform.jsonl")
+    assert len(trace.rows) == 2 * 18
+    assert trace.rows[-1].plan.widths == (2, 1)  # of 24 and 12 channels, at a rate of 0.9
+
+
+@pytest.mark.parametrize(("seed", "steps", "best"), [(0, 10, "random"), (2, 5, "uniform")])
+def test_the_best_plan_is_the_one_whose_network_is_saved(
+    seed: int, steps: int, best: str, own_trained: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The best uniform rate, 0.35, is none that tree search can choose: its returns are on another scale than the others'."""
+    assert main([*own_trained, "--agent", "mcts", "--steps", str(steps), "--seed", str(seed)]) == 0
+    assert "1 the best uniform rate that mcts can choose." in capfd.readouterr().out
+    kept = json.loads((tmp_path / "run" / "best_plan.json").read_text())
+    (chosen,) = [row for row in json.loads((tmp_path / "run" / "table.json").read_text())["rows"] if row["chosen"]]
+    assert kept["agent"] == best
+    assert kept["plan"] == chosen["plan"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_interrupted_run_keeps_its_trace_and_best_plan(tmp_path: Path) -> None:
     out = tmp_path / "run"

@@ -49,6 +49,15 @@ def test_it_reports_the_best_plan_and_the_policy(runs: Path, tmp_path: Path, cap
     assert "test accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("agent", "more", "evaluated_plans"), [("amc", [], 1), ("amc", ["--rounds", "2"], 2), ("q-learning", ["--rounds", "2"], 10)]
+)
+def test_it_counts_what_the_policy_has_evaluated(agent: str, more: list[str], evaluated_plans: int, tmp_path: Path) -> None:
+    arguments = ["train", agent, "--task", "digits-mlp", "--evaluator", "table", "--steps", "20", *more]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    assert evaluated(tmp_path / "run", tmp_path / "out")["policy"]["evaluated"] == evaluated_plans
+
+
 def test_a_search_has_a_best_plan_alone(runs: Path, tmp_path: Path) -> None:
     assert list(evaluated(runs / "random", tmp_path / "out")) == ["dense", "best uniform", "best plan"]
 

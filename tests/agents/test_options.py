@@ -56,6 +56,13 @@ def test_compress_finds_bits_too(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert "the same as in the table" in printed
 
 
+@pytest.mark.parametrize("network", ["transfer-mlp-3", "transfer-mlp-7"])
+def test_a_network_of_either_split_is_drawn_where_it_is_named(network: str, tmp_path: Path) -> None:
+    arguments = ["train", "random", "--env", "ReptilePruneTransfer-v0", "--task", network, "--observation", "group", "--steps", "2"]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    assert Trace.load(tmp_path / "run" / "trace-random.jsonl").task == network
+
+
 BAD: dict[str, tuple[list[str], str]] = {
     "environment": (["--env", "ReptileCompres-v0"], "did you mean 'ReptileCompress-v0'"),
     "another's environment": (["--env", "CartPole-v1"], "unknown environment 'CartPole-v1'"),
@@ -66,6 +73,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no value": (["--set", "max_rate"], "write NAME=VALUE"),
     "value": (["--set", "max_rate=high"], "max_rate must be a number"),
     "value out of range": (["--set", "max_rate=2"], "outside (0, 1)"),
+    "value twice": (["--set", "max_rate=0.5", "--set", "max_rate=0.6"], "max_rate is given twice; give it once"),
     "no YAML": (["--set", "components=[rate"], "is not YAML"),
     "no file": (["--hyperparameters", "nowhere.yaml"], "can't be read"),
     "no mapping": (["--hyperparameters", "list.yaml"], "must hold lines such as"),

@@ -37,6 +37,12 @@ def test_same_seed_same_trace(name: str) -> None:
     assert 0 < len(first.rows) <= 30
 
 
+@pytest.mark.parametrize("name", ["random", "pretrained"])
+def test_the_seed_decides_what_the_environment_draws_too(name: str) -> None:
+    plans = [[row.plan for row in run(name, 5, seed, prune_probability=0.5).rows] for seed in (1, 1, 2)]
+    assert plans[0] == plans[1] != plans[2]
+
+
 @pytest.mark.parametrize("name", ["random", "sac", "cma-es"])
 def test_another_seed_another_trace(name: str) -> None:
     assert without_seconds(run(name, seed=1)) != without_seconds(run(name, seed=2))
@@ -140,6 +146,20 @@ def test_an_environment_that_is_none_of_ours_is_refused() -> None:
         make_agent("random").run(gym.make("CartPole-v1"), 5, 0)
     with pytest.raises(ValueError, match=r"make it with gym\.make"):
         make_agent("random").run(ReptilePruneEnv(TASK, evaluator="table"), 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "id", "message"),
+    [
+        ("amc", "ReptilePruneDiscrete-v0", r"chooses numbers, the actions there are Discrete\(10\); use ReptilePrune-v0"),
+        ("sac", "ReptilePruneDiscrete-v0", "use ReptilePrune-v0"),
+        ("dqn", "ReptilePrune-v0", "chooses from a list, .*; use ReptilePruneDiscrete-v0"),
+    ],
+)
+def test_an_environment_of_other_actions_is_refused(name: str, id: str, message: str) -> None:
+    env = gym.make(id, task=TASK, evaluator="table", observation=AGENTS[name].observation)
+    with pytest.raises(ValueError, match=message):
+        make_agent(name).run(env, 20, 0)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,15 @@ def test_a_study_cut_in_the_middle_of_a_line_goes_on(tmp_path: Path) -> None:
     assert main(["tune", "--resume", str(cut)]) == 0
 
 
+def test_a_study_cut_off_before_its_results_were_written_down_writes_them(tmp_path: Path) -> None:
+    assert main(["tune", "ppo", *QUICK, "--trials", "1", "--out", str(tmp_path)]) == 0
+    written = {name: (tmp_path / name).read_text() for name in ("best.yaml", "trials.csv")}
+    for name in written:
+        (tmp_path / name).unlink()
+    assert main(["tune", "--resume", str(tmp_path)]) == 0
+    assert {name: (tmp_path / name).read_text() for name in written} == written
+
+
 TASKS = """
 import torch, reptile_env
 
@@ -220,7 +229,10 @@ def test_networks_kept_for_tests_are_refused(
         (["ppo", "--seed", "4294967295", "--seeds", "2"], "above 2**32 - 1; give a lower one"),
         ([], "'algorithm'"),
         (["--resume", "nowhere"], "is not the folder of a run"),
-        (["ppo", "--steps", "1", "--evaluator", "table", "--value", "policy", "--out", "study"], "leave none for the policy"),
+        (
+            ["ppo", "--steps", "1", "--evaluator", "table", "--value", "policy", "--out", "study"],
+            "leave none for the policy; give at least 2",
+        ),
     ],
 )
 def test_bad_arguments(
@@ -229,3 +241,4 @@ def test_bad_arguments(
     monkeypatch.chdir(tmp_path)
     assert main(["tune", *arguments]) == 2
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
