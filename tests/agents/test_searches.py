@@ -173,6 +173,13 @@ def test_greedy_cuts_the_group_that_gains_most() -> None:
     assert {row.plan for row in second}.isdisjoint(row.plan for row in first)
 
 
+def test_greedy_goes_from_one_listed_rate_to_the_next() -> None:
+    trace = search("greedy", 10, id="ReptilePruneDiscrete-v0", rates=[0.0, 0.3, 0.6], evaluator="table")
+    sizes = inner(make("greedy")).evaluator.sizes
+    assert sorted(_cut(row, sizes) for row in trace.rows[:5]) == [(group,) for group in range(5)]
+    assert len({row.plan for row in trace.rows}) == 10
+
+
 def _cut(row: Row, sizes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(group for group, (width, size) in enumerate(zip(row.plan.widths, sizes, strict=True)) if width < size)
 
