@@ -263,4 +263,9 @@ class TabularAgent(TunedAgent):
         table.check(env)
         if len(table.values) != self.tables:
             raise ValueError(f"{settings['table']} holds {len(table.values)} tables and {self.name} needs {self.tables}")
+        if table.values.shape[1] != env.decisions:  # its states would be shared out over the episode, several for one
+            raise ValueError(
+                f"{settings['table']} was learnt with {table.values.shape[1]} decisions an episode, here are {env.decisions}; "
+                "go on with the rounds and the network that it was learnt on"
+            )
         return table

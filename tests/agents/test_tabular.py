@@ -100,6 +100,8 @@ def test_a_table_goes_on_with_its_own_states_and_in_its_own_environment_alone(tm
         go_on.run(make(rates=[0.0, 0.3, 0.6]), 50, seed=0)
     with pytest.raises(ValueError, match="holds 1 tables and double-q-learning needs 2"):
         make_agent("double-q-learning", {"table": path}).run(make(), 50, seed=0)
+    with pytest.raises(ValueError, match="learnt with 5 decisions an episode, here are 10"):
+        go_on.run(make(rounds=2), 50, seed=0)
     with pytest.raises(ValueError, match="use ReptilePruneDiscrete-v0"):
         go_on.run(make(id="ReptilePrune-v0"), 50, seed=0)
 
