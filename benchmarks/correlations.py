@@ -113,12 +113,16 @@ def correlations(
         raise typer.Exit(1)
 
 
+def _agree(first: float | None, second: float | None) -> bool:
+    return first is not None and second is not None and abs(first - second) <= SAME
+
+
 def _write(name: str, found: dict[str, Any]) -> None:
     with FileLock(FILE.with_suffix(".lock")):
         entries = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
         known = entries.get(name, {})
         # What it says of a fine-tune stays where it is of these plans, and of this network: another one has other test returns.
-        if known.get("plans") == found["plans"] and abs(known["valid_test"] - found["valid_test"]) <= SAME:
+        if known.get("plans") == found.get("plans") and _agree(known.get("valid_test"), found.get("valid_test")):
             found = known | found
         draft = FILE.with_suffix(".draft")
         draft.write_text(json.dumps(dict(sorted((entries | {name: found}).items())), indent=1) + "\n", encoding="utf-8")

@@ -7,17 +7,26 @@ import re
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from benchmarks.execution import git_revision
 from benchmarks.leaderboard import PAGE, Validated, page
-from benchmarks.results_folder import VALIDATION_FILE, files_of
+from benchmarks.results_folder import SUFFIX, VALIDATION_FILE, files_of
 from benchmarks.validate import validate_folder
 
 ROOT = Path(__file__).parents[2]
 # Another sample with every commit, so that none can be prepared for; the same one for everybody who tests that commit.
 SEED = int((git_revision() or "1")[:8], 16)
 FOLDERS = sorted(path.parent for path in (ROOT / "benchmarks" / "results").glob("*/suite.json"))
-each = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+MANY = 500  # runs, which a minute or more goes by with
+
+
+def _case(folder: Path) -> ParameterSet:
+    marks = [pytest.mark.slow] if sum(1 for _ in folder.glob(f"*/*{SUFFIX}")) > MANY else []
+    return pytest.param(folder, id=folder.name, marks=marks)
+
+
+each = pytest.mark.parametrize("folder", [_case(folder) for folder in FOLDERS])
 
 
 def test_there_are_some() -> None:
@@ -29,7 +38,7 @@ def test_every_run_was_validated_and_is_as_it_was_then(folder: Path) -> None:
     validated = Validated.read(folder)
     assert validated.left_out == 0
     assert validated.validation["failed"] == []
-    runs = [path for path in files_of(folder) if path.suffix == ".run"]
+    runs = [path for path in files_of(folder) if path.suffix == SUFFIX]
     assert len(validated.runs) == len(runs) > 0
     assert sum(path.stat().st_size for path in runs) < 30e6
 
@@ -50,6 +59,7 @@ def test_a_larger_sample_holds_here_too(folder: Path) -> None:
     assert [(name, verdict.problems) for name, verdict in found.verdicts.items() if not verdict.ok] == []
 
 
+@pytest.mark.slow  # two minutes
 def test_the_leaderboard_is_made_from_them() -> None:
     text = (ROOT / PAGE).read_text(encoding="utf-8")
     named = re.findall(r"^## (\S+)$", text, re.MULTILINE)
