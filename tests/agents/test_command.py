@@ -56,6 +56,7 @@ def test_compress_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert evaluator.measurement == network.measurement
 
 
+@pytest.mark.slow
 def test_verify_finds_a_network_that_measures_something_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main(["compress", "--task", "digits-mlp", "--agent", "random", "--steps", "5", "--out", str(out)]) == 0
@@ -119,6 +120,7 @@ def own_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["compress", "--task", "own_trained:task", "--out", str(tmp_path / "run")]
 
 
+@pytest.mark.slow
 def test_the_uniform_sweep_is_whole_however_it_is_measured(own_trained: list[str], tmp_path: Path) -> None:
     assert main([*own_trained, "--agent", "uniform", "--measure", "step", "--budget", "0.5", "--steps", "4"]) == 0
     trace = Trace.load(tmp_path / "run" / "trace-uniform.jsonl")
@@ -126,6 +128,7 @@ def test_the_uniform_sweep_is_whole_however_it_is_measured(own_trained: list[str
     assert trace.rows[-1].plan.widths == (2, 1)  # of 24 and 12 channels, at a rate of 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "steps", "best"), [(0, 10, "random"), (2, 5, "uniform")])
 def test_the_best_plan_is_the_one_whose_network_is_saved(
     seed: int, steps: int, best: str, own_trained: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -48,6 +48,7 @@ def test_hyperparameters_can_be_given(tmp_path: Path) -> None:
     assert (trace.agent_settings["n_steps"], trace.agent_settings["gamma"]) == (6, 1.0)
 
 
+@pytest.mark.slow
 def test_compress_finds_bits_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     more = ["--env", "ReptileCompress-v0", "--set", "components=[rate, bits]", "--set", "rounding=nearest", "--budget", "0.2"]
     assert main(["compress", "--agent", "random", *QUICK, *more, "--out", str(tmp_path / "run")]) == 0
@@ -155,6 +156,7 @@ def test_what_finds_refusals_changes_nothing(agent: str, tmp_path: Path) -> None
     assert [(row.plan, row.plan_return) for row in alone.rows] == [(row.plan, row.plan_return) for row in ours.rows]
 
 
+@pytest.mark.slow
 def test_compress_compares_over_the_same_listed_rates(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main(["compress", "--agent", "dqn", *QUICK, "--set", "rates=[0, 0.5]", "--out", str(out)]) == 0
@@ -165,6 +167,7 @@ def test_compress_compares_over_the_same_listed_rates(tmp_path: Path, capfd: pyt
     assert len(Trace.load(out / "trace-uniform.jsonl").rows) == 1
 
 
+@pytest.mark.slow
 def test_one_pass_under_a_budget_says_of_which_uniform_rate_the_table_tells(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

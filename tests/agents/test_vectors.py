@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 import reptile_env  # noqa: F401 (registers the ids)
@@ -33,6 +34,7 @@ def played(envs: VecEnv, steps: int = 8) -> list[Any]:
     return seen
 
 
+@pytest.mark.slow
 def test_processes_and_one_process_play_alike(tmp_path: Path) -> None:
     makers = [Maker(tmp_path), Maker(tmp_path)]
     one, two = played(DummyVecEnv(makers)), played(SubprocVecEnv(makers, start_method="spawn"))

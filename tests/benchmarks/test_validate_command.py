@@ -27,6 +27,7 @@ def folder(tmp_path: Path, run: Run, stepwise: Run) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_marks_each_row_and_says_what_it_expected(folder: Path, run: Run, capsys: Any) -> None:
     assert main("validate", folder, "--all", "--workers", 1) == 0
     assert "3 of 3 rows ok" in capsys.readouterr().out

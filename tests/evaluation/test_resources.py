@@ -61,6 +61,7 @@ def test_what_was_used_last_stays() -> None:
     assert held.bytes == 4
 
 
+@pytest.mark.slow
 def test_another_process_finds_what_was_measured(tmp_path: Path) -> None:
     code = (
         "import gymnasium as gym, reptile_env, sys\n"
@@ -82,6 +83,7 @@ def _fill(folder: str) -> None:
         evaluator.measure(plan)
 
 
+@pytest.mark.slow
 def test_processes_write_at_the_same_time(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_fill, args=(str(tmp_path),)) for _ in range(2)]
