@@ -21,6 +21,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Ag
 DEFAULT_STEPS = 2000
 PRETRAINING_STEPS = 200_000
 TUNING_SEED = 1000  # benchmarks report seeds from 0
+CONFIRMING_SEED = 2000
 
 Algorithm = Annotated[str, typer.Argument(help="an agent; list shows them", show_default=False)]
 MaybeAlgorithm = Annotated[str | None, typer.Argument(help="an agent; list shows them", show_default=False)]
@@ -170,6 +171,19 @@ def tune(
 
 
 @app.command()
+def confirm(
+    folder: Annotated[Path, typer.Argument(help="a folder that tune wrote", show_default=False)],
+    tasks: Tasks = None,
+    seed: Seed = CONFIRMING_SEED,
+    seeds: Annotated[int, typer.Option(help="runs of each setting on each task")] = 2,
+) -> int:
+    """Compare a study's best setting with the shipped one on networks and seeds that the study did not see."""
+    from agents.confirm import confirm as run_command
+
+    return _keeping(folder, lambda: run_command(folder, tasks or [], seed, seeds))
+
+
+@app.command()
 def compress(
     task: Task = DEFAULT_TASK,
     agent: Searcher = "sac",
@@ -269,7 +283,7 @@ def _keeping(folder: Path, work: Callable[[], int]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 failed, 2 bad arguments."""
-    return run(app, "python -m agents", "list, train, evaluate, tune, compress, pretrain or verify", arguments)
+    return run(app, "python -m agents", "list, train, evaluate, tune, confirm, compress, pretrain or verify", arguments)
 
 
 if __name__ == "__main__":

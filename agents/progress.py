@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -10,6 +12,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from agents.trace import Row, Trace
 
 PAUSE = 2.0  # seconds between two lines, at least
+
+
+@contextmanager
+def fraction_bar(label: str) -> Iterator[Callable[[float], None]]:
+    """A bar with the time left for work that prints lines of its own; shown on a terminal alone.
+
+    Args:
+        label: what runs.
+
+    Yields:
+        What is told of the fraction that is done.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=1.0)
+        yield lambda done: bar.update(task, completed=done)
 
 
 class ProgressReport:

@@ -57,7 +57,7 @@ def options_of(run: dict[str, Any]) -> Options:
         raise BadArgumentError(f"{RUN} of this run is damaged: {error}; start a new run") from error
 
 
-def check_unchanged(folder: Path, known: dict[str, Any], now: dict[str, Any]) -> None:
+def check_unchanged(folder: Path, known: dict[str, Any], now: dict[str, Any], what: str = "--resume") -> None:
     """Refuse to go on with a run under other conditions than it began.
 
     Raises:
@@ -67,7 +67,7 @@ def check_unchanged(folder: Path, known: dict[str, Any], now: dict[str, Any]) ->
     for name in before | after:
         if before.get(name) != after.get(name):
             raise BadArgumentError(
-                f"--resume {folder}: {name} was {before.get(name)!r:.100} when the run began and is {after.get(name)!r:.100} now, "
+                f"{what} {folder}: {name} was {before.get(name)!r:.100} when the run began and is {after.get(name)!r:.100} now, "
                 "so it can't go on as if it had not been interrupted; bring that back, or start a new run"
             )
 

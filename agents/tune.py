@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,22 @@ import torch
 import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from agents.arguments import Options, make_env, task_of
 from agents.base import evaluations_of_episode
 from agents.cli import BadArgumentError
 from agents.outputs import make_folder, versions, write, write_json
+from agents.progress import fraction_bar
 from agents.registry import agent_spec, make_agent
 from agents.replay import drop_torn_line
 from agents.resume import RUN, alone_in, check_unchanged, conditions_of, options_of, read_run
+from agents.space import read_space, setting_of, shipped, suggest
 from agents.trace import Trace
-from agents.tuned import HYPERPARAMETERS
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.errors import unknown
 from reptile_env.tasks import registry
 
-SPACES = HYPERPARAMETERS / "spaces.yaml"
 VALUES = ("best", "policy")
 LOG = "study.log"  # Optuna's
 ERROR = "error"  # what a trial is marked with whose runs raised; one that was interrupted bears no mark
@@ -95,7 +95,7 @@ def tune(study: Study, options: Options, out: Path) -> int:
     """
     if options.seed + study.seeds > 2**32:
         raise BadArgumentError(f"--seed {options.seed}: the last of {study.seeds} --seeds is above 2**32 - 1; give a lower one")
-    space, envs = read_space(study.agent), _envs(study, options)
+    space, envs = read_space(study.agent), environments(study, options)
     make_folder(out)
     with alone_in(out):
         write_json(out / RUN, _record(study, options, envs))
@@ -110,15 +110,8 @@ def resume(out: Path) -> int:
             or machine have changed since.
     """
     run = read_run(out, "tune")
-    asked = run.get("study")
-    if (
-        not isinstance(asked, dict)
-        or set(asked) != {field.name for field in fields(Study)}
-        or not isinstance(run.get("options"), dict)
-    ):
-        raise BadArgumentError(f"{RUN} of this study is not as this version writes it: another version wrote it; start a new study")
-    study, options = Study(**asked | {"tasks": tuple(asked["tasks"])}), options_of(run["options"])
-    space, envs = read_space(study.agent), _envs(study, options)
+    study, options = study_of(run)
+    space, envs = read_space(study.agent), environments(study, options)
     with alone_in(out):
         check_unchanged(out, run, _record(study, options, envs))
         if (out / LOG).exists():
@@ -126,49 +119,20 @@ def resume(out: Path) -> int:
         return _try_all(study, options, envs, space, out)
 
 
-def read_space(agent: str) -> dict[str, dict[str, Any]]:
-    """Which values an agent's hyperparameters may take.
+def study_of(run: Mapping[str, Any]) -> tuple[Study, Options]:
+    """A study and its runs' options, from what `agents.resume.read_run` gives.
 
     Raises:
-        BadArgumentError: none are listed for it.
+        BadArgumentError: another version wrote it.
     """
-    spaces = yaml.safe_load(SPACES.read_text(encoding="utf-8"))
-    if agent not in spaces:
-        raise BadArgumentError(str(unknown(f"agent in {SPACES.name}", agent, spaces)))
-    space: dict[str, dict[str, Any]] = spaces[agent]
-    return space
-
-
-def suggest(trial: Trial, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Hyperparameters that a trial asks for: a choice among ``choices``, or a number from ``low`` to ``high``.
-
-    A number is whole where both bounds are; ``log: true`` searches its logarithm.
-    """
-    found: dict[str, Any] = {}
-    for name, among in space.items():
-        if "choices" in among:
-            # By number: Optuna's storages take plain values alone, and choices may be lists.
-            found[name] = among["choices"][trial.suggest_categorical(name, range(len(among["choices"])))]
-        elif isinstance(among["low"], int) and isinstance(among["high"], int):
-            found[name] = trial.suggest_int(name, among["low"], among["high"], log=among.get("log", False))
-        else:
-            found[name] = trial.suggest_float(name, among["low"], among["high"], log=among.get("log", False))
-    return found
-
-
-def shipped(agent: str, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The setting of an agent's own file, as parameters of a trial, see `suggest`.
-
-    Raises:
-        ValueError: the space leaves it out.
-    """
-    settings, found = make_agent(agent).settings, {}
-    for name, among in space.items():
-        value = settings[name]
-        if not (value in among["choices"] if "choices" in among else among["low"] <= value <= among["high"]):
-            raise ValueError(f"{agent}: {SPACES.name} leaves out the shipped {name}: {value!r}; put it there")
-        found[name] = among["choices"].index(value) if "choices" in among else value
-    return found
+    asked = run.get("study")
+    if (
+        not isinstance(asked, dict)
+        or set(asked) != {field.name for field in fields(Study)}
+        or not isinstance(run.get("options"), dict)
+    ):
+        raise BadArgumentError(f"{RUN} of this study is not as this version writes it: another version wrote it; start a new study")
+    return Study(**asked | {"tasks": tuple(asked["tasks"])}), options_of(run["options"])
 
 
 def _record(study: Study, options: Options, envs: Sequence[gym.Env[Any, Any]]) -> dict[str, Any]:
@@ -177,7 +141,13 @@ def _record(study: Study, options: Options, envs: Sequence[gym.Env[Any, Any]]) -
     return asked | {"versions": versions(), "conditions": conditions}
 
 
-def _envs(study: Study, options: Options) -> list[gym.Env[Any, Any]]:
+def environments(study: Study, options: Options) -> list[gym.Env[Any, Any]]:
+    """Those of a study's tasks.
+
+    Raises:
+        BadArgumentError: networks that are kept for tests, an agent without the policy whose value is asked for, or what
+            `make_env` refuses.
+    """
     torch.set_num_threads(options.threads)
     if study.value == "policy" and make_agent(study.agent).policy_file is None:
         raise BadArgumentError(f"--value policy: {study.agent} trains no policy; tune it by --value best")
@@ -205,13 +175,29 @@ def _try_all(
         kept.tell(interrupted.number, state=TrialState.FAIL)
     if not kept.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.WAITING)):
         kept.enqueue_trial(shipped(study.agent, space))
+    with fraction_bar(f"{study.agent}: {study.trials} settings") as show:
+        _try_on(kept, study, options, envs, space, out, show)
+    _write(kept, space, out)  # a study taken up again may have been through, and cut off before it was written down
+    print(f"best setting: {out / 'best.yaml'}; `python -m agents train {study.agent} --hyperparameters` takes it")
+    return 0
+
+
+def _try_on(
+    kept: optuna.Study,
+    study: Study,
+    options: Options,
+    envs: Sequence[gym.Env[Any, Any]],
+    space: Mapping[str, Mapping[str, Any]],
+    out: Path,
+    show: Callable[[float], None],
+) -> None:
     while len(done := _done(kept)) < study.trials:
         # Seeded by what is done, so that a study taken up again asks for what it would have asked for.
         kept.sampler = optuna.samplers.TPESampler(seed=options.seed + len(done), multivariate=True)
         trial, told = kept.ask(), f"trial {len(done) + 1} of {study.trials}"
         chosen = suggest(trial, space)
         try:
-            value = _value(study, options, envs, chosen)
+            value = _value(study, options, envs, chosen, lambda part: show((len(done) + part) / study.trials))
         except (ArithmeticError, RuntimeError, ValueError) as error:
             if not done:  # the shipped setting, so it is not the setting's fault
                 raise
@@ -224,9 +210,6 @@ def _try_all(
             first = " (the shipped setting)" if not done else ""
             print(f"{told}: {value:.4f}{first}, best {kept.best_value:.4f}", flush=True)
         _write(kept, space, out)
-    _write(kept, space, out)  # a study taken up again may have been through, and cut off before it was written down
-    print(f"best setting: {out / 'best.yaml'}; `python -m agents train {study.agent} --hyperparameters` takes it")
-    return 0
 
 
 def _done(kept: optuna.Study) -> list[FrozenTrial]:
@@ -235,35 +218,42 @@ def _done(kept: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in ended if trial.state == TrialState.COMPLETE or ERROR in trial.user_attrs]
 
 
-def _value(study: Study, options: Options, envs: Sequence[gym.Env[Any, Any]], hyperparameters: dict[str, Any]) -> float:
+def _value(
+    study: Study,
+    options: Options,
+    envs: Sequence[gym.Env[Any, Any]],
+    hyperparameters: dict[str, Any],
+    show: Callable[[float], None],
+) -> float:
+    runs = [(env, options.seed + seed) for env in envs for seed in range(study.seeds)]
     values = []
-    for env in envs:
-        for seed in range(study.seeds):
-            trace = make_agent(study.agent, hyperparameters).run(env, options.steps, options.seed + seed)
-            values.append(_reached(trace, env, study.value))
+    for env, seed in runs:
+        values.append(reached(study, options, env, hyperparameters, seed))
+        show(len(values) / len(runs))
     return float(np.mean(values))
 
 
-def _reached(trace: Trace, env: gym.Env[Any, Any], value: str) -> float:
+def reached(study: Study, options: Options, env: gym.Env[Any, Any], hyperparameters: dict[str, Any], seed: int) -> float:
+    """The value of one run with `hyperparameters` in `env`, see `Study.value`."""
+    return _worth(make_agent(study.agent, hyperparameters).run(env, options.steps, seed), env, study.value)
+
+
+def _worth(trace: Trace, env: gym.Env[Any, Any], value: str) -> float:
     """The score of a run; its return where scores are not known."""
     inner = env.unwrapped
     assert isinstance(inner, ReptilePruneEnv)
     if value == "policy":
         assert trace.policy is not None
-        reached = trace.rows[trace.policy.evaluation - 1].plan_return
+        value_of_run = trace.rows[trace.policy.evaluation - 1].plan_return
     else:
-        reached = trace.best.plan_return if trace.best is not None else 0.0
-    score = inner.score(reached)
-    return reached if math.isnan(score) else score
-
-
-def _chosen(trial: FrozenTrial, space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return suggest(optuna.trial.FixedTrial(trial.params), space)  # type: ignore[arg-type]
+        value_of_run = trace.best.plan_return if trace.best is not None else 0.0
+    score = inner.score(value_of_run)
+    return value_of_run if math.isnan(score) else score
 
 
 def _write(kept: optuna.Study, space: Mapping[str, Mapping[str, Any]], out: Path) -> None:
     _write_trials(_done(kept), space, out)
-    write(out / "best.yaml", yaml.safe_dump(_chosen(kept.best_trial, space), sort_keys=False))
+    write(out / "best.yaml", yaml.safe_dump(setting_of(kept.best_trial, space), sort_keys=False))
 
 
 def _write_trials(trials: Sequence[FrozenTrial], space: Mapping[str, Mapping[str, Any]], out: Path) -> None:
@@ -272,7 +262,7 @@ def _write_trials(trials: Sequence[FrozenTrial], space: Mapping[str, Mapping[str
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["trial", "value", *space])
     rows.writerows(
-        [number, f"{math.nan if trial.value is None else trial.value:.6f}", *_chosen(trial, space).values()]
+        [number, f"{math.nan if trial.value is None else trial.value:.6f}", *setting_of(trial, space).values()]
         for number, trial in enumerate(trials, 1)
     )
     write(out / "trials.csv", text.getvalue())

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+import agents.space
 import agents.tune
 from agents.__main__ import main
 from agents.registry import make_agent
@@ -51,22 +52,22 @@ def test_the_shipped_setting_is_tried_first_and_every_trial_can_be_read(tmp_path
     assert [float(row["value"]) for row in rows] == pytest.approx([value for _, value in trials(tmp_path, "sac")], abs=1e-6)
     assert f"trial 1 of 2: {float(rows[0]['value']):.4f} (the shipped setting)" in told
     settings = make_agent("sac").settings
-    assert {name: rows[0][name] for name in agents.tune.read_space("sac")} == {
-        name: str(settings[name]) for name in agents.tune.read_space("sac")
+    assert {name: rows[0][name] for name in agents.space.read_space("sac")} == {
+        name: str(settings[name]) for name in agents.space.read_space("sac")
     }
-    assert any(rows[1][name] != rows[0][name] for name in agents.tune.read_space("sac"))
+    assert any(rows[1][name] != rows[0][name] for name in agents.space.read_space("sac"))
 
 
-@pytest.mark.parametrize("agent", yaml.safe_load(agents.tune.SPACES.read_text(encoding="utf-8")))
+@pytest.mark.parametrize("agent", yaml.safe_load(agents.space.SPACES.read_text(encoding="utf-8")))
 def test_every_space_holds_the_shipped_setting(agent: str) -> None:
-    space = agents.tune.read_space(agent)
-    chosen = agents.tune.suggest(optuna.trial.FixedTrial(agents.tune.shipped(agent, space)), space)
+    space = agents.space.read_space(agent)
+    chosen = agents.space.suggest(optuna.trial.FixedTrial(agents.space.shipped(agent, space)), space)
     assert chosen == {name: make_agent(agent).settings[name] for name in space}
 
 
 def test_a_space_without_the_shipped_setting_is_refused() -> None:
     with pytest.raises(ValueError, match=r"leaves out the shipped learning_rate: 0\.002; put it there"):
-        agents.tune.shipped("sac", {"learning_rate": {"low": 0.1, "high": 0.2}})
+        agents.space.shipped("sac", {"learning_rate": {"low": 0.1, "high": 0.2}})
 
 
 @pytest.mark.parametrize("call", [1, 3])
