@@ -8,11 +8,13 @@ that their difference is a paired one; its interval is over networks.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import optuna
 from optuna.storages import JournalStorage
@@ -20,12 +22,13 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from scipy.stats import bootstrap
 
+from agents.arguments import Options
 from agents.cli import BadArgumentError
 from agents.outputs import make_folder, versions, write_json
 from agents.progress import fraction_bar
 from agents.resume import RUN, alone_in, check_unchanged, conditions_of, read_run
 from agents.space import read_space, setting_of
-from agents.tune import LOG, environments, reached, study_of
+from agents.tune import LOG, Study, environments, reached, study_of
 
 FOLDER = "confirmation"  # within the study's
 ROWS = "runs.csv"
@@ -106,7 +109,7 @@ def confirm(folder: Path, tasks: Sequence[str], seed: int, seeds: int) -> int:
             if not file.tell():
                 rows.writerow(COLUMNS)
             for number, (task, env, of) in enumerate(left, 1):
-                values = [reached(study, each, env, setting, of) for setting in (shipped, best)]
+                values = [_value(asked, each, env, setting, of) for setting in (shipped, best)]
                 rows.writerow([task, of, *(f"{value:.6f}" for value in values)])
                 file.flush()
                 show(number / len(left))
@@ -114,6 +117,15 @@ def confirm(folder: Path, tasks: Sequence[str], seed: int, seeds: int) -> int:
     print(f"{study.agent}, {len(tasks)} networks, {seeds} seeds: shipped {told.shipped:.3f}, best of the study {told.best:.3f}")
     print(f"gain {told.gain:+.3f}, 95 % interval over networks {told.low:+.3f} to {told.high:+.3f}; runs in {out / ROWS}")
     return 0
+
+
+def _value(study: Study, options: Options, env: gym.Env[Any, Any], setting: dict[str, Any], seed: int) -> float:
+    """NaN for a setting whose run fails, as `agents.tune` has it: elsewhere it is worth nothing, which is what was asked."""
+    try:
+        return reached(study, options, env, setting, seed)
+    except (ArithmeticError, RuntimeError, ValueError) as error:
+        print(f"{study.agent}, seed {seed}, failed with {setting}: {error!s:.200}", flush=True)
+        return math.nan
 
 
 def settings(folder: Path, agent: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -144,12 +156,17 @@ def read_rows(out: Path) -> list[dict[str, str]]:
 
 
 def gain_of(rows: Sequence[dict[str, str]]) -> Gain:
-    """What the rows of a confirmation say; the interval is a percentile bootstrap over the networks' mean differences."""
+    """What the rows of a confirmation say; the interval is a percentile bootstrap over the networks' mean differences.
+
+    All are NaN of a setting that failed in a run, and so is the difference.
+    """
     tasks = sorted({row["task"] for row in rows})
     means = {
         name: np.array([np.mean([float(row[name]) for row in rows if row["task"] == task]) for task in tasks])
         for name in ("shipped", "best")
     }
     gains = means["best"] - means["shipped"]
-    interval = bootstrap((gains,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
-    return Gain(float(means["shipped"].mean()), float(means["best"].mean()), float(gains.mean()), *map(float, interval))
+    ends = (math.nan, math.nan)
+    if np.isfinite(gains).all():
+        ends = bootstrap((gains,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    return Gain(float(means["shipped"].mean()), float(means["best"].mean()), float(gains.mean()), *map(float, ends))

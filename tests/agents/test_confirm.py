@@ -102,6 +102,26 @@ class Counted:
         return self._of(*args)
 
 
+def test_a_setting_that_fails_elsewhere_gains_nothing(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, best = settings(study, "ars")
+
+    def failing(asked: Any, options: Any, env: Any, setting: dict[str, Any], seed: int) -> float:
+        if setting == best and seed == 2001:
+            raise RuntimeError("weights are NaN")
+        return 0.5
+
+    monkeypatch.setattr(agents.confirm, "reached", failing)
+    assert main(["confirm", str(study), *OTHERS]) == 0
+    told = capsys.readouterr().out
+    assert told.count("ars, seed 2001, failed with") == 2
+    assert "weights are NaN" in told
+    gain = gain_of(read_rows(study / "confirmation"))
+    assert gain.shipped == 0.5
+    assert np.isnan([gain.best, gain.gain, gain.low, gain.high]).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
