@@ -21,6 +21,7 @@ from benchmarks.leaderboard import Validated
 from benchmarks.plans import cut_to
 from benchmarks.results import Run
 from benchmarks.task_commands import REFERENCES, write_reference
+from benchmarks.trained import Trained, is_trained, read_trained, with_trained
 from reptile_env.compression.plan import Plan, removal_count
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.tasks import registry
@@ -56,25 +57,28 @@ class Claim(NamedTuple):
 
 
 def better_plans(
-    folders: Annotated[list[Path], typer.Argument(help="results that validate has confirmed")],
+    folders: Annotated[list[Path], typer.Argument(help="results that validate has confirmed, or runs of agents train")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="tell what is better, and write nothing")] = False,
 ) -> None:
-    """Measure the best plans of validated runs here, and make those that beat the best known ones the new best known.
+    """Measure the best plans of runs here, and make those that beat the best known ones the new best known.
 
-    Older results keep what they recorded; reports score all of them against the best plan of today.
+    Runs are those of benchmarks, once validated, and those of ``python -m agents train`` on a built-in task. Older results keep
+    what they recorded; reports score all of them against the best plan of today.
     """
     try:
-        runs = [run for folder in folders for run in Validated.read(folder).runs]
+        trained = [read_trained(folder) for folder in folders if is_trained(folder)]
+        runs = [run for folder in folders if not is_trained(folder) for run in Validated.read(folder).runs]
     except (ValueError, OSError) as error:
         raise BadArgumentError(str(error)) from error
     if not dry_run and not os.access(REFERENCES.parent, os.W_OK):
         raise BadArgumentError(f"{REFERENCES} can't be written; --dry-run tells what is better")
     torch.set_num_threads(1)
     count, broken = 0, False
-    for name, theirs in _by_task(runs).items():
+    sources: list[tuple[str, list[Run] | Trained]] = [*_by_task(runs).items(), *((found.task, found) for found in trained)]
+    for name, source in sources:
         before = registry.references()[name]
         try:
-            entry = with_better(name, before, theirs)
+            entry = with_trained(before, source) if isinstance(source, Trained) else with_better(name, before, source)
         except (ValueError, OSError, ImportError) as error:  # another network, or data that are not here
             print(f"{name}: left out, {type(error).__name__}: {error}", file=sys.stderr)
             broken = True
