@@ -79,6 +79,8 @@ def confirm(folder: Path, tasks: Sequence[str], seed: int, seeds: int) -> int:
         raise BadArgumentError("--task: name two other tasks at least, the interval is over them")
     if set(range(seed, seed + seeds)) & set(range(options.seed, options.seed + study.seeds)):
         raise BadArgumentError(f"--seed {seed}: the study chose its setting with seeds from {options.seed}; give another")
+    if seed + seeds > 2**32:
+        raise BadArgumentError(f"--seed {seed}: the last of {seeds} --seeds is above 2**32 - 1; give a lower one")
     asked, each = replace(study, tasks=tuple(tasks), seeds=seeds), replace(options, task=tasks[0], seed=seed)
     envs = environments(asked, each)
     conditions = {task: conditions_of(env) for task, env in zip(tasks, envs, strict=True)}
@@ -109,7 +111,7 @@ def confirm(folder: Path, tasks: Sequence[str], seed: int, seeds: int) -> int:
             if not file.tell():
                 rows.writerow(COLUMNS)
             for number, (task, env, of) in enumerate(left, 1):
-                values = [_value(asked, each, env, setting, of) for setting in (shipped, best)]
+                values = reached(asked, each, env, shipped, of), _value(asked, each, env, best, of)
                 rows.writerow([task, of, *(f"{value:.6f}" for value in values)])
                 file.flush()
                 show(number / len(left))

@@ -122,6 +122,19 @@ def test_a_setting_that_fails_elsewhere_gains_nothing(
     assert np.isnan([gain.best, gain.gain, gain.low, gain.high]).all()
 
 
+def test_where_the_shipped_setting_fails_nothing_is_said_of_the_other(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped, _ = settings(study, "ars")
+
+    def failing(asked: Any, options: Any, env: Any, setting: dict[str, Any], seed: int) -> float:
+        if setting == shipped:
+            raise RuntimeError("no memory")
+        return 0.5
+
+    monkeypatch.setattr(agents.confirm, "reached", failing)
+    with pytest.raises(RuntimeError, match="no memory"):
+        main(["confirm", str(study), *OTHERS])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -135,6 +148,8 @@ def test_a_setting_that_fails_elsewhere_gains_nothing(
         (["--task", "transfer-mlp-2", "--task", "transfer-mlp-7"], "transfer-mlp-7: this network is kept for tests"),
         ([*OTHERS, "--seed", "1004"], "--seed 1004: the study chose its setting with seeds from 1005"),
         ([*OTHERS, "--seeds", "0"], "--seeds 0: give at least 1"),
+        ([*OTHERS, "--seed", "-4"], "--seed -4: give a number from 0"),
+        ([*OTHERS, "--seed", str(2**32 - 1)], "the last of 2 --seeds is above 2**32 - 1"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: list[str], message: str, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
