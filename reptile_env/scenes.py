@@ -170,7 +170,7 @@ def _scene(evaluator: Evaluator, rules: Rules, sweep: Sequence[Request], w: floa
         )
     anchors = UNKNOWN
     if comparable:
-        anchors = known_anchors(evaluator.name, evaluator.settings, rules.cost, reference.uniform_rate, rules.budget)
+        anchors = known_anchors(evaluator.name, evaluator.settings, rules.cost, reference, rules.budget)
     return Scene(evaluator, reference, wall, anchors)
 
 

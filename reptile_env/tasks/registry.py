@@ -142,10 +142,19 @@ class Anchors(NamedTuple):
 UNKNOWN = Anchors(math.nan, math.nan)
 
 
-def known_anchors(name: str, settings: Any, cost: str, uniform_rate: float, budget: float | None) -> Anchors:
-    """The anchors of a task under exactly these settings, best uniform rate and budget; NaN where it was not calibrated so."""
+def known_anchors(name: str, settings: Any, cost: str, reference: Any, budget: float | None) -> Anchors:
+    """The anchors of a task under exactly these settings and budget; NaN where it was not calibrated so.
+
+    Args:
+        name: of the task.
+        settings: of the evaluator.
+        cost: that is traded.
+        reference: what returns are measured by here: `w`, `scale` and `uniform_rate`. Other rates to choose from may have another
+            best uniform one, and so another scale; what is known is then told on that scale.
+        budget: cap on the final cost, relative to dense.
+    """
     known = references().get(name)
-    if known is None or known["uniform"]["rate"] != uniform_rate:
+    if known is None or known["w"] != reference.w:
         return UNKNOWN
     given = {
         "recovery": settings.recovery,
@@ -156,10 +165,14 @@ def known_anchors(name: str, settings: Any, cost: str, uniform_rate: float, budg
     same = all(known["settings"][key] == value for key, value in given.items())
     if not same:
         return UNKNOWN
+    # With the same best uniform rate the scale is the same but for what another processor rounds otherwise.
+    factor = 1.0 if known["uniform"]["rate"] == reference.uniform_rate else float(known["scale"]) / reference.scale
     if budget is None:
-        return Anchors(1.0, float(known["best_known"]["return"]))
+        return Anchors(factor, factor * float(known["best_known"]["return"]))
     capped = known.get("budgets", {}).get(f"{budget:g}")
-    return UNKNOWN if capped is None else Anchors(float(capped["uniform"]["return"]), float(capped["best_known"]["return"]))
+    if capped is None:
+        return UNKNOWN
+    return Anchors(factor * float(capped["uniform"]["return"]), factor * float(capped["best_known"]["return"]))
 
 
 def anchors_today(settings: Mapping[str, Any], scale: Mapping[str, Any]) -> Anchors:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pickle
@@ -101,16 +102,34 @@ def test_built_in_tasks_have_head_room(builtin: str) -> None:
 
 def test_the_best_known_return_is_for_its_settings_alone(builtin: str) -> None:
     env = make(builtin)
-    settings, uniform = env.evaluator.settings, env.reference.uniform_rate
-    assert known_anchors(builtin, settings, "macs", uniform, None) == (1.0, references()[builtin]["best_known"]["return"])
-    for cost, rate, budget in (("params", uniform, None), ("macs", uniform + 0.05, None), ("macs", uniform, 0.4321)):
-        assert math.isnan(known_anchors(builtin, settings, cost, rate, budget).best)
+    settings, reference, uniform = env.evaluator.settings, env.reference, env.reference.uniform_rate
+    best = references()[builtin]["best_known"]["return"]
+    assert known_anchors(builtin, settings, "macs", reference, None) == (1.0, best)
+    lighter = dataclasses.replace(reference, w=reference.w / 2)
+    for cost, by, budget in (("params", reference, None), ("macs", lighter, None), ("macs", reference, 0.4321)):
+        assert math.isnan(known_anchors(builtin, settings, cost, by, budget).best)
     for arguments in ({"max_rate": 0.5}, {"recovery": "none", "w": None}, {"cost": "params"}, {"budget": 0.4321}, {"rounds": 2}):
         assert math.isnan(episode(make(builtin, **arguments), 0.2)[1]["score"])
     score = episode(env, uniform)[1]["score"]
     assert score == pytest.approx(0, abs=1e-9)
     by_list = make(builtin, id="ReptilePruneDiscrete-v0")
     assert episode(by_list, uniform)[1]["score"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"budget": 0.75}])
+def test_rates_that_lack_the_best_uniform_one_score_plans_alike(arguments: dict[str, float]) -> None:
+    # Their best uniform rate is another, so a return of 1 is; the score of a plan is what it is among all rates.
+    scores, returns = [], []
+    for id in ("ReptilePrune-v0", "ReptilePruneDiscrete-v0"):
+        env = make("mnist1d-gru", id=id, **arguments)
+        total, info = episode(env, 0.2)
+        scores.append(info["score"])
+        returns.append(total)
+        assert env.score(total) == info["score"]
+    assert make("mnist1d-gru").reference.uniform_rate == 0.35
+    assert abs(returns[0] - returns[1]) > 0.01
+    assert scores[0] == pytest.approx(scores[1], abs=0.01)  # processors differ in the scale's last digits
+    assert scores[0] < 0
 
 
 def test_a_task_of_ones_own_has_no_score_whatever_its_name(builtin: str) -> None:
