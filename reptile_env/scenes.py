@@ -16,7 +16,7 @@ from reptile_env.evaluation.base import Evaluator, make_evaluator
 from reptile_env.evaluation.reference import make_reference
 from reptile_env.evaluation.resources import DEFAULT_CACHE_BYTES, Resources
 from reptile_env.evaluation.settings import Settings
-from reptile_env.tasks.registry import UNKNOWN, known_anchors, task_spec
+from reptile_env.tasks.registry import UNKNOWN, anchors_on, task_spec
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,8 @@ def _scene(evaluator: Evaluator, rules: Rules, sweep: Sequence[Request], w: floa
         )
     anchors = UNKNOWN
     if comparable:
-        anchors = known_anchors(evaluator.name, evaluator.settings, rules.cost, reference, rules.budget)
+        here = reference.scale, reference.w, evaluator.name, evaluator.settings, rules.cost, reference.uniform_rate
+        anchors = anchors_on(*here, rules.budget)
     return Scene(evaluator, reference, wall, anchors)
 
 

@@ -142,19 +142,10 @@ class Anchors(NamedTuple):
 UNKNOWN = Anchors(math.nan, math.nan)
 
 
-def known_anchors(name: str, settings: Any, cost: str, reference: Any, budget: float | None) -> Anchors:
-    """The anchors of a task under exactly these settings and budget; NaN where it was not calibrated so.
-
-    Args:
-        name: of the task.
-        settings: of the evaluator.
-        cost: that is traded.
-        reference: what returns are measured by here: `w`, `scale` and `uniform_rate`. Other rates to choose from may have another
-            best uniform one, and so another scale; what is known is then told on that scale.
-        budget: cap on the final cost, relative to dense.
-    """
+def known_anchors(name: str, settings: Any, cost: str, uniform_rate: float, budget: float | None) -> Anchors:
+    """The anchors of a task under exactly these settings, best uniform rate and budget; NaN where it was not calibrated so."""
     known = references().get(name)
-    if known is None or known["w"] != reference.w:
+    if known is None or known["uniform"]["rate"] != uniform_rate:
         return UNKNOWN
     given = {
         "recovery": settings.recovery,
@@ -165,14 +156,32 @@ def known_anchors(name: str, settings: Any, cost: str, reference: Any, budget: f
     same = all(known["settings"][key] == value for key, value in given.items())
     if not same:
         return UNKNOWN
-    # With the same best uniform rate the scale is the same but for what another processor rounds otherwise.
-    factor = 1.0 if known["uniform"]["rate"] == reference.uniform_rate else float(known["scale"]) / reference.scale
     if budget is None:
-        return Anchors(factor, factor * float(known["best_known"]["return"]))
+        return Anchors(1.0, float(known["best_known"]["return"]))
     capped = known.get("budgets", {}).get(f"{budget:g}")
-    if capped is None:
+    return UNKNOWN if capped is None else Anchors(float(capped["uniform"]["return"]), float(capped["best_known"]["return"]))
+
+
+def anchors_on(scale: float, w: float, name: str, settings: Any, cost: str, rate: float, budget: float | None) -> Anchors:
+    """As `known_anchors`, told on another scale where other rates to choose from have another best uniform one.
+
+    Args:
+        scale: utility of a return of 1 there.
+        w: weight of the metric there.
+        name: of the task.
+        settings: of the evaluator.
+        cost: that is traded.
+        rate: the best uniform one there.
+        budget: cap on the final cost, relative to dense.
+    """
+    known = references().get(name)
+    if known is None or known["w"] != w:
         return UNKNOWN
-    return Anchors(factor * float(capped["uniform"]["return"]), factor * float(capped["best_known"]["return"]))
+    calibrated = known["uniform"]["rate"]
+    uniform, best = known_anchors(name, settings, cost, calibrated, budget)
+    # With the same best uniform rate the scale is the same but for what another processor rounds otherwise.
+    factor = 1.0 if rate == calibrated else float(known["scale"]) / scale
+    return Anchors(factor * uniform, factor * best)
 
 
 def anchors_today(settings: Mapping[str, Any], scale: Mapping[str, Any]) -> Anchors:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import pickle
@@ -14,7 +13,7 @@ import torch
 
 import reptile_env
 from reptile_env.tasks import registry
-from reptile_env.tasks.registry import UNKNOWN, Anchors, TaskSpec, known_anchors, make_task, references, register_task
+from reptile_env.tasks.registry import UNKNOWN, Anchors, TaskSpec, anchors_on, known_anchors, make_task, references, register_task
 from reptile_env.tasks.task import Task
 from tests.helpers import episode, make, small_task
 
@@ -102,12 +101,14 @@ def test_built_in_tasks_have_head_room(builtin: str) -> None:
 
 def test_the_best_known_return_is_for_its_settings_alone(builtin: str) -> None:
     env = make(builtin)
-    settings, reference, uniform = env.evaluator.settings, env.reference, env.reference.uniform_rate
+    settings, uniform = env.evaluator.settings, env.reference.uniform_rate
     best = references()[builtin]["best_known"]["return"]
-    assert known_anchors(builtin, settings, "macs", reference, None) == (1.0, best)
-    lighter = dataclasses.replace(reference, w=reference.w / 2)
-    for cost, by, budget in (("params", reference, None), ("macs", lighter, None), ("macs", reference, 0.4321)):
-        assert math.isnan(known_anchors(builtin, settings, cost, by, budget).best)
+    assert known_anchors(builtin, settings, "macs", uniform, None) == (1.0, best)
+    for cost, rate, budget in (("params", uniform, None), ("macs", uniform + 0.05, None), ("macs", uniform, 0.4321)):
+        assert math.isnan(known_anchors(builtin, settings, cost, rate, budget).best)
+    scale, w = env.reference.scale, env.reference.w
+    assert anchors_on(scale, w, builtin, settings, "macs", uniform, None) == (1.0, best)
+    assert math.isnan(anchors_on(scale, w / 2, builtin, settings, "macs", uniform, None).best)
     for arguments in ({"max_rate": 0.5}, {"recovery": "none", "w": None}, {"cost": "params"}, {"budget": 0.4321}, {"rounds": 2}):
         assert math.isnan(episode(make(builtin, **arguments), 0.2)[1]["score"])
     score = episode(env, uniform)[1]["score"]
