@@ -76,7 +76,7 @@ def _command(agent: str, options: Options) -> str:
     for field in fields(Options):
         value = getattr(options, field.name)
         if field.name not in ("task", "steps", "seed", "others", "hyperparameters", "threads") and value != field.default:
-            asked.append(f"--{field.name} {value:g}" if isinstance(value, float) else f"--{field.name} {value}")
+            asked.append(f"--{field.name} {value}")
     return f"python -m agents train {agent} {' '.join(asked)}"
 
 
