@@ -78,7 +78,7 @@ def compress(agent: str, options: Options, out: Path) -> int:
     chosen = next(entry for entry in entries if entry.chosen)
     assert chosen.plan is not None
     settings = asdict(_inner(env).evaluator.settings)
-    reptile_env.compress(task, chosen.plan, **settings).save(out / "network")
+    reptile_env.compress(task, chosen.plan, device=options.others.get("device"), **settings).save(out / "network")
     picture.draw(out / "picture.png", _inner(env), entries, {name: traces[name] for name in ("random", agent) if name in traces})
     print(f"\n{task.name}: compressed for {_inner(env).reference.cost}, budget {options.budget or 'none'}, seed {options.seed}\n")
     print(table.to_text(entries, metric))

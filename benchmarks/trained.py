@@ -16,10 +16,13 @@ from agents.resume import RUN, options_of, read_run
 from benchmarks.budgets import described, inner_of
 from benchmarks.plans import cut_to
 from reptile_env.compression.plan import Plan, removal_count
+from reptile_env.evaluation.resources import Resources
 from reptile_env.tasks import registry
 from reptile_env.tasks.transfer.members import MEMBERS
 
 BEST = "best_plan.json"
+# Arguments of the environment that say how it measures and not what.
+RESOURCES = tuple(field.name for field in fields(Resources))
 
 
 class Trained(NamedTuple):
@@ -58,8 +61,11 @@ def read_trained(folder: Path) -> Trained:
         raise ValueError(f"{folder}: best plans of the transfer family come from `python -m benchmarks transfer-family` alone")
     if options.evaluator != "live":
         raise ValueError(f"{folder}: this run looked plans up in a table; give one of the running network (--evaluator live)")
-    if options.others or options.hyperparameters:
-        raise ValueError(f"{folder}: this run had --set or --hyperparameters; give one with the settings that are shipped")
+    if options.others.keys() - RESOURCES or options.hyperparameters:
+        raise ValueError(
+            f"{folder}: this run had --hyperparameters, or --set of more than {', '.join(RESOURCES)}; give one with the "
+            "settings that are shipped"
+        )
     try:
         best = json.loads((folder / BEST).read_text(encoding="utf-8"))
         plan, evaluation = Plan.from_dict(best["plan"]), int(best["evaluation"])
@@ -77,6 +83,7 @@ def _command(agent: str, options: Options) -> str:
         value = getattr(options, field.name)
         if field.name not in ("task", "steps", "seed", "others", "hyperparameters", "threads") and value != field.default:
             asked.append(f"--{field.name} {value}")
+    asked += [f"--set {name}={value}" for name, value in options.others.items() if name == "device"]
     return f"python -m agents train {agent} {' '.join(asked)}"
 
 

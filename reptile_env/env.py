@@ -117,6 +117,7 @@ class ReptilePruneEnv(Explorable):
         disk_cache: folder of measurements, shared by processes and seeds; an entry is met again only under the same weights, data,
             code, settings, versions and machine.
         num_threads: of a measurement; default torch's own. Give 1 where as many environments run in processes as there are cores.
+        device: on which compressed networks run and are trained, such as ``"cuda"``; default the CPU, which does all else.
         render_mode: ``"ansi"``, ``"rgb_array"`` or ``"human"``.
 
     Raises:
@@ -155,6 +156,7 @@ class ReptilePruneEnv(Explorable):
         cache_bytes: int | None = None,
         disk_cache: str | os.PathLike[str] | None = None,
         num_threads: int | None = None,
+        device: str | None = None,
         render_mode: str | None = None,
     ) -> None:
         self._reward = rewards.resolve(reward)
@@ -176,7 +178,7 @@ class ReptilePruneEnv(Explorable):
             latency=cost == "latency",
             residual_width=residual_width,
         )
-        resources = Resources(cache_bytes, disk_cache, num_threads)
+        resources = Resources(cache_bytes, disk_cache, num_threads, device)
         super().__init__(rules, make_scenes(task, evaluator, settings, rules, self._actions.sweep, w, reward, resources))
         length = self._observation.length(len(self._scenes[0].evaluator.sizes), rules.components)
         for scene in self._scenes if self._observation.grows else ():

@@ -28,6 +28,7 @@ from reptile_env.compression.plan import Plan
 from reptile_env.compression.stand_ins import StandIns
 from reptile_env.evaluation.live import live_evaluator
 from reptile_env.evaluation.measurement import Measurement
+from reptile_env.evaluation.resources import Resources
 from reptile_env.evaluation.settings import make_settings
 from reptile_env.record import PLAN, PROGRAM, TENSORS, read_measurement, read_plan, read_record, write_record
 from reptile_env.tasks.splits import Inputs
@@ -126,18 +127,19 @@ class Compressed:
         return packing.pack(tensors | stand_ins.input_grids(self.model), codings)
 
 
-def compress(task: Any, plan: Plan | Mapping[str, Any], **settings: Any) -> Compressed:
+def compress(task: Any, plan: Plan | Mapping[str, Any], *, device: str | None = None, **settings: Any) -> Compressed:
     """The network of a task, cut to a plan.
 
     Args:
         task: a `Task` or the name of a built-in one.
         plan: a `Plan`, or the JSON form of one (``info["plan"]``).
+        device: on which the network is measured and trained, as torch names it; default the CPU, where the saved network is.
         **settings: of `Settings` (``recovery="reconstruct"``, ...); those that the plan was found with.
 
     Raises:
         ValueError: a plan of another network, an unknown setting.
     """
-    evaluator = live_evaluator(task, make_settings(**settings))
+    evaluator = live_evaluator(task, make_settings(**settings), Resources(device=device))
     chosen = plan if isinstance(plan, Plan) else Plan.from_dict(plan)
     measurement = evaluator.measure(chosen)
     example = evaluator.task.valid[:2].inputs

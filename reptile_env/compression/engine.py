@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from reptile_env.compression import consumers, finetune, low_rank, moments, prune, quantize, reconstruct, recovery, running
 from reptile_env.compression.bounded import Bounded
+from reptile_env.compression.device import Device
 from reptile_env.compression.granularity import Pruner, make_pruner
 from reptile_env.compression.groups import Structure, tensors_of
 from reptile_env.compression.importance import Scorer
@@ -38,9 +39,10 @@ class Engine:
         settings: of the evaluator (`reptile_env.evaluation.settings.Settings`).
         teacher: the network that distillation copies; the one of `structure` when left out.
         dense: the plan that leaves the network of `structure` as it is; the one that keeps everything when left out.
+        device: on which it is run and trained, where that is not the CPU.
 
     Raises:
-        ValueError: a recovery that does not fit the network.
+        ValueError: a recovery that does not fit the network, or a network that does not run on the device.
     """
 
     def __init__(
@@ -51,10 +53,13 @@ class Engine:
         settings: Any,
         teacher: nn.Module | None = None,
         dense: Plan | None = None,
+        device: Device | None = None,
     ) -> None:
+        if device is not None:
+            device.check(task.name, structure.model, task.valid[:4])
         recovery.check(settings.recovery, structure.model, len(calibration))
         self.task, self.structure, self.calibration, self.settings = task, structure, calibration, settings
-        self.teacher = structure.model if teacher is None else teacher
+        self.teacher, self.device = structure.model if teacher is None else teacher, device
         self.running = running.choose(structure.model, task.valid[:4])
         self.state = {name: self.running.arranged(tensor) for name, tensor in tensors_of(structure.model).items()}
         self._consumers = consumers.find_consumers(structure, task.valid[:4].inputs)
@@ -154,7 +159,7 @@ class Engine:
                 if recovery.recalibrate in self._steps:
                     replaced |= recovery.recalibrate(bench, plan)  # the statistics of the factored network, not the whole one's
             if self._finetunes:
-                finetune.finetune(bench, self.task, self.settings.finetune, self.teacher)
+                finetune.finetune(bench, self.task, self.settings.finetune, self.teacher, self.device)
             if any(bits < FLOAT_BITS for bits in plan.bits):
                 replaced |= quantize.quantize(bench, plan, self.settings.rounding)
         self._replaced = replaced
@@ -170,9 +175,11 @@ class Engine:
         """
         model = self.build(plan)
         if data not in self._batches:
-            self._batches[data] = self.running.batches(split)
+            self._batches[data] = (self.device or self.running).batches(split)
         batches = self._batches[data]
         with torch.inference_mode():
+            if self.device is not None:
+                return concatenate(self.device.outputs(model, batches))
             if self.prefixes is None:
                 return concatenate([call(model, inputs) for inputs in batches])
             return concatenate(self.prefixes.outputs(data, plan, model, batches))
@@ -219,7 +226,7 @@ class Engine:
             model.set_submodule(path, low_rank.merged(model.get_submodule(path), copy.deepcopy(layer)))
         structure = self.structure.restricted(float_plan, model, self.pruner.masks(float_plan))
         dense = None if self.pruner.lists else Plan(plan.names, plan.keep)
-        return Engine(self.task, structure, self.calibration, self.settings, self.teacher, dense)
+        return Engine(self.task, structure, self.calibration, self.settings, self.teacher, dense, self.device)
 
     def _workbench(self, plan: Plan) -> Workbench:
         return Workbench(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from torch.nn import functional
 from torch.optim import lr_scheduler
 from torch.utils import _pytree as pytree
 
+from reptile_env.compression.device import Device
 from reptile_env.compression.workbench import Workbench
 from reptile_env.tasks.splits import Split, call, own_generators
-from reptile_env.tasks.task import Task
+from reptile_env.tasks.task import BATCH_SIZE, Task, concatenate
 
 HELD_OUT, MOST_HELD_OUT = 10, 1000  # one in ten training examples, and at most so many, are looked at but not trained on
 LOOKS = 10  # at their loss while training
@@ -24,7 +26,7 @@ LOOKS = 10  # at their loss while training
 LARGEST_GRADIENT = 1.0
 
 
-def finetune(bench: Workbench, task: Task, settings: Any, teacher: nn.Module) -> None:
+def finetune(bench: Workbench, task: Task, settings: Any, teacher: nn.Module, device: Device | None = None) -> None:
     """Train the compressed network in place and keep the best weights.
 
     A tenth of the training examples is held out of the batches. The loss there is looked at before training and ten times on
@@ -36,11 +38,16 @@ def finetune(bench: Workbench, task: Task, settings: Any, teacher: nn.Module) ->
         task: gives training examples and loss.
         settings: a `reptile_env.evaluation.settings.Finetune`.
         teacher: the dense network, which distillation copies.
+        device: on which it is trained, where that is not the CPU; the loss is the CPU's in any case.
     """
-    model = bench.model
-    _own_tensors(model)
-    masks = [(model.get_parameter(name), ~mask) for name, mask in bench.masks.items()]
-    objective = _Objective(task, settings, teacher)
+    _own_tensors(bench.model)
+    with device.holding(bench.model) if device else contextlib.nullcontext():
+        _train(bench, _Objective(task, settings, device.copy(teacher) if device else teacher, device))
+
+
+def _train(bench: Workbench, objective: _Objective) -> None:
+    model, task, settings = bench.model, objective.task, objective.settings
+    masks = [(model.get_parameter(name), (~mask).to(model.get_parameter(name).device)) for name, mask in bench.masks.items()]
     generator = torch.Generator().manual_seed(settings.seed)
     batches, held = _parted(task.train, settings.batch_size, generator)
     parameters = [p for p in model.parameters() if p.is_floating_point()]
@@ -112,13 +119,14 @@ class _Objective:
     task: Task
     settings: Any
     teacher: nn.Module
+    device: Device | None = None
 
     def of_batch(self, model: nn.Module, batch: Split) -> Tensor:
         taught = None
         if self.settings.distillation > 0:
             with torch.no_grad():
-                taught = call(self.teacher, batch.inputs)
-        return self.of(call(model, batch.inputs), batch.targets, taught)
+                taught = self._call(self.teacher, batch)
+        return self.of(self._call(model, batch), batch.targets, taught)
 
     def of(self, outputs: Any, targets: Tensor, taught: Any) -> Tensor:
         share = self.settings.distillation
@@ -126,7 +134,14 @@ class _Objective:
         return value + share * distance(outputs, taught, targets, self.settings.temperature) if share > 0 else value
 
     def taught(self, data: Split) -> Any:
-        return self.task.outputs(self.teacher, data) if self.settings.distillation > 0 else None
+        return self.outputs(self.teacher, data) if self.settings.distillation > 0 else None
+
+    def outputs(self, model: nn.Module, data: Split) -> Any:
+        with torch.inference_mode():
+            return concatenate([self._call(model, batch) for batch in data.batches(BATCH_SIZE)])
+
+    def _call(self, model: nn.Module, batch: Split) -> Any:
+        return call(model, batch.inputs) if self.device is None else self.device.call(model, batch.inputs)
 
 
 def distance(outputs: Any, taught: Any, targets: Tensor, temperature: float) -> Tensor:
@@ -199,7 +214,7 @@ def _look(model: nn.Module, objective: _Objective, held: Split, taught: Any) -> 
     """Loss on the examples held out, infinite where it is no number."""
     model.eval()
     with torch.no_grad():
-        loss = float(objective.of(objective.task.outputs(model, held), held.targets, taught))
+        loss = float(objective.of(objective.outputs(model, held), held.targets, taught))
     return loss if math.isfinite(loss) else math.inf
 
 

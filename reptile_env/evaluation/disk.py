@@ -1,8 +1,8 @@
 """Measurements on disk, shared by processes and seeds.
 
 One SQLite file for everything that a measurement depends on beside the plan: weights and code of the network, data, metric, loss,
-settings, versions, machine and threads. So an entry that is met was measured under the same conditions; SQLite makes writing safe
-against crashes and other processes.
+settings, versions, machine, threads and device. So an entry that is met was measured under the same conditions; SQLite makes
+writing safe against crashes and other processes.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ class DiskCache:
         task: what is measured.
         settings: of the evaluator.
         threads: of a measurement.
+        device: what compressed networks run on; None for the CPU.
 
     Raises:
         ValueError: a metric or loss that can't be told from another one by its code.
     """
 
-    def __init__(self, folder: str, task: Task, settings: Settings, threads: int) -> None:
-        self.path = Path(folder) / f"{task.name.replace('/', '_')[:60]}-{conditions(task, settings, threads)[:32]}.sqlite"
+    def __init__(self, folder: str, task: Task, settings: Settings, threads: int, device: str | None = None) -> None:
+        known = conditions(task, settings, threads, device)
+        self.path = Path(folder) / f"{task.name.replace('/', '_')[:60]}-{known[:32]}.sqlite"
         self._connection: sqlite3.Connection | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,11 +100,11 @@ def _key(plan: Plan) -> bytes:
     return hashlib.sha256(json.dumps(plan.to_dict(), separators=(",", ":")).encode()).digest()
 
 
-def conditions(task: Task, settings: Settings, threads: int) -> str:
+def conditions(task: Task, settings: Settings, threads: int, device: str | None = None) -> str:
     """A hash of everything that a measurement depends on beside the plan."""
     known = {f.name: getattr(settings, f.name) for f in fields(settings)}
     hasher = hashlib.sha256()
-    versions = [FORMAT, _own_version(), torch.__version__, np.__version__, platform.machine(), _processor(), threads]
+    versions = [FORMAT, _own_version(), torch.__version__, np.__version__, platform.machine(), _processor(), threads, device]
     hasher.update(json.dumps([versions, repr(sorted(known.items()))]).encode())
     hasher.update(repr(task.model).encode())
     for kind in sorted({type(m) for m in task.model.modules()}, key=lambda k: f"{k.__module__}.{k.__qualname__}"):

@@ -17,6 +17,7 @@ from torch import nn
 
 from reptile_env.compression.bounded import Bounded
 from reptile_env.compression.cost import CostModel
+from reptile_env.compression.device import make_device
 from reptile_env.compression.engine import Engine
 from reptile_env.compression.granularity import find_structure
 from reptile_env.compression.groups import Structure
@@ -39,7 +40,7 @@ MEMO_BYTES = 2**27
 
 
 def live_evaluator(task: str | Task, settings: Settings, resources: Resources = NO_LIMITS) -> LiveEvaluator:
-    """The one evaluator of this process for a task, settings and number of threads: environments share weights, moments and caches.
+    """The one evaluator of this process for a task, settings, threads and device: environments share weights, moments and caches.
 
     The memory and the folder that were asked for last hold for all of them.
     """
@@ -47,7 +48,7 @@ def live_evaluator(task: str | Task, settings: Settings, resources: Resources = 
         task = make_task(task)
     if not isinstance(task, Task):
         raise TypeError(f"task must be a name, a reptile_env.Task or a list of either, got {type(task).__name__}")
-    key = settings if resources.num_threads is None else (settings, resources.num_threads)
+    key = settings, resources.num_threads, resources.device
     if key not in task.kept:
         task.kept[key] = LiveEvaluator(task, settings, resources)
     made: LiveEvaluator = task.kept[key]
@@ -75,10 +76,10 @@ class LiveEvaluator:
     Args:
         task: what is compressed.
         settings: recovery, importance, calibration.
-        resources: memory, disk and threads.
+        resources: memory, disk, threads and device.
 
     Raises:
-        ValueError: a network with nothing to cut, or a recovery that does not fit it.
+        ValueError: a network with nothing to cut, a recovery that does not fit it, or a device that is not here.
     """
 
     grid: Grid | None = None  # every width can be measured
@@ -95,7 +96,8 @@ class LiveEvaluator:
         self.name, self.w, self.higher_is_better, self.metric_name = task.name, task.w, task.higher_is_better, task.metric_name
         self.structure = structure_of(task, settings.granularity, settings.residual_width)
         self._calibration = _spread(task.train, settings.calibration_examples)
-        self._engine = Engine(task, self.structure, self._calibration, settings)
+        self._device = make_device(self.resources.device)
+        self._engine = Engine(task, self.structure, self._calibration, settings, device=self._device)
         self.group_names, self.sizes, self.dense = self._engine.names, self._engine.sizes, self._engine.dense
         self.costs, self.features = self._engine.costs, self._engine.features
         self.chosen = self._engine.chosen
@@ -126,8 +128,7 @@ class LiveEvaluator:
                 self._engine.limit(share, resources.cache_bytes - 2 * share)
             folder = resources.disk_cache
             if folder is not None and str(folder) != self._folder:
-                threads = resources.num_threads or torch.get_num_threads()
-                self.disk, self._folder = DiskCache(str(folder), self.task, self.settings, threads), str(folder)
+                self.disk, self._folder = DiskCache(str(folder), self.task, self.settings, *self._machine()), str(folder)
 
     @property
     def held_bytes(self) -> int:
@@ -222,12 +223,16 @@ class LiveEvaluator:
             self._memo.put(plan, measurement)
 
     def conditions(self) -> str:
-        """A hash of all that a measurement depends on beside the plan: weights, data, code, settings, versions, machine, threads.
+        """A hash of all that a measurement depends on beside the plan, from weights and data to threads and device.
 
         Raises:
             ValueError: a metric or loss that can't be told from another one by its code.
         """
-        return conditions(self.task, self.settings, self.resources.num_threads or torch.get_num_threads())
+        return conditions(self.task, self.settings, *self._machine())
+
+    def _machine(self) -> tuple[int, str | None]:
+        """Threads and device, by both of which sums are rounded otherwise."""
+        return self.resources.num_threads or torch.get_num_threads(), None if self._device is None else self._device.model_name
 
     def _measure(self, plan: Plan, data: str, split: Split) -> Measurement:
         start = time.perf_counter()

@@ -78,6 +78,14 @@ def test_the_command_makes_the_run_again(run: Path, tmp_path: Path) -> None:
     assert read_trained(tmp_path / "again") == read_trained(run)
 
 
+def test_a_run_on_another_device_says_so_in_its_command(run: Path) -> None:
+    plain = read_trained(run)
+    changed(run / "run.json", others={"device": "cuda", "num_threads": 2, "disk_cache": "measured"})
+    found = read_trained(run)
+    assert found.command == f"{plain.command} --set device=cuda"
+    assert found.plan == plain.plan
+
+
 def test_what_is_not_better_changes_nothing(run: Path) -> None:
     entry = registry.references()[TASK]
     assert with_trained(entry, read_trained(run)) == entry
@@ -112,8 +120,8 @@ def test_the_command_line_takes_such_folders(
         ({"task": None, "env": "ReptilePruneTransfer-v0"}, "None has no references"),
         ({"task": "transfer-mlp-1"}, "best plans of the transfer family come from"),
         ({"evaluator": "table"}, "looked plans up in a table"),
-        ({"others": {"w": 0.5}}, "this run had --set or --hyperparameters"),
-        ({"hyperparameters": {"sigma": 0.1}}, "this run had --set or --hyperparameters"),
+        ({"others": {"w": 0.5}}, "this run had --hyperparameters, or --set of more than cache_bytes, disk_cache"),
+        ({"hyperparameters": {"sigma": 0.1}}, "this run had --hyperparameters, or --set of more than"),
         ({"agent": "nobody"}, "there is no agent 'nobody'"),
     ],
 )
