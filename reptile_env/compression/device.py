@@ -41,7 +41,7 @@ class Device:
         try:
             there = torch.ones(1, device=asked)
             there.cpu()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, AssertionError, ImportError) as error:
             raise ValueError(
                 f"device={name!r} can't be used here: {first_line(error)}; give device='cpu', or install a torch built for it"
             ) from error

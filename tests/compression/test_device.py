@@ -112,6 +112,9 @@ def test_devices_that_are_not_here_are_refused() -> None:
         make("digits-mlp", device="gpu")
     with pytest.raises(ValueError, match="device='meta' can't be used here"):
         make("digits-mlp", device="meta")
+    if not hasattr(torch, "hpu"):
+        with pytest.raises(ValueError, match="device='hpu' can't be used here: ModuleNotFoundError"):
+            make("digits-mlp", device="hpu")
     with pytest.raises(TypeError, match="device must be a name such as 'cuda', got int 0"):
         make("digits-mlp", device=0)
     if not torch.cuda.is_available():
