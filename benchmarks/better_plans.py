@@ -74,9 +74,10 @@ def better_plans(
         raise BadArgumentError(f"{REFERENCES} can't be written; --dry-run tells what is better")
     torch.set_num_threads(1)
     count, broken = 0, False
-    sources: list[tuple[str, list[Run] | Trained]] = [*_by_task(runs).items(), *((found.task, found) for found in trained)]
+    found: dict[str, dict[str, Any]] = {}  # what a dry run would have written
+    sources: list[tuple[str, list[Run] | Trained]] = [*_by_task(runs).items(), *((each.task, each) for each in trained)]
     for name, source in sources:
-        before = registry.references()[name]
+        before = found.get(name, registry.references()[name])
         try:
             entry = with_trained(before, source) if isinstance(source, Trained) else with_better(name, before, source)
         except (ValueError, OSError, ImportError) as error:  # another network, or data that are not here
@@ -89,6 +90,8 @@ def better_plans(
             print(f"{name}: left as it is, for another process has changed it meanwhile; run this again", file=sys.stderr)
             broken = True
             continue
+        if dry_run:
+            found[name] = entry
         for cap, old, new in _gains(before, entry):
             count += 1
             print(f"{name}{cap}: {old:.4f} -> {new['return']:.4f}, {new['found_by']}", flush=True)

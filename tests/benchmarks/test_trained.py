@@ -113,6 +113,20 @@ def test_the_command_line_takes_such_folders(
     assert json.loads(file.read_text(encoding="utf-8"))[TASK] == written
 
 
+def test_a_dry_run_tells_what_would_be_written(
+    run: Path,
+    low: dict[str, Any],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(registry, "references", functools.cache(lambda: {TASK: low}))
+    assert main("better-plans", run, "--dry-run") == 0
+    once = capsys.readouterr().out
+    assert f"{TASK}: " in once
+    assert main("better-plans", run, run, "--dry-run") == 0
+    assert capsys.readouterr().out == once
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
