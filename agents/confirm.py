@@ -27,8 +27,9 @@ from agents.cli import BadArgumentError
 from agents.outputs import make_folder, versions, write_json
 from agents.progress import fraction_bar
 from agents.resume import RUN, alone_in, check_unchanged, conditions_of, read_run
-from agents.space import read_space, setting_of
+from agents.space import SPACES, read_space, setting_of
 from agents.tune import LOG, Study, environments, reached, study_of
+from reptile_env.errors import first_line
 
 FOLDER = "confirmation"  # within the study's
 ROWS = "runs.csv"
@@ -67,7 +68,7 @@ def confirm(folder: Path, tasks: Sequence[str], seed: int, seeds: int) -> int:
 
     Raises:
         BadArgumentError: no study, one whose best setting is the shipped one, tasks or seeds of the study itself, networks that are
-            kept for tests, or a confirmation of other tasks, seeds or code that is there already.
+            kept for tests, or a confirmation that is there already and is of other tasks, seeds or code, or damaged.
     """
     study, options = study_of(read_run(folder, "tune"))
     shipped, best = settings(folder, study.agent)
@@ -77,7 +78,7 @@ def confirm(folder: Path, tasks: Sequence[str], seed: int, seeds: int) -> int:
         raise BadArgumentError(f"--task {', '.join(known)}: the study chose its setting there; name others")
     if len(tasks) < 2:
         raise BadArgumentError("--task: name two other tasks at least, the interval is over them")
-    if set(range(seed, seed + seeds)) & set(range(options.seed, options.seed + study.seeds)):
+    if seed < options.seed + study.seeds and options.seed < seed + seeds:
         raise BadArgumentError(f"--seed {seed}: the study chose its setting with seeds from {options.seed}; give another")
     if seed + seeds > 2**32:
         raise BadArgumentError(f"--seed {seed}: the last of {seeds} --seeds is above 2**32 - 1; give a lower one")
@@ -98,9 +99,11 @@ def confirm(folder: Path, tasks: Sequence[str], seed: int, seeds: int) -> int:
     begun = (out / RUN).exists()
     if not begun:
         make_folder(out)
+        if (out / ROWS).exists():
+            raise BadArgumentError(f"{out} holds {ROWS} and no {RUN}, so what it ran is not known; move it away to confirm anew")
     with alone_in(out):
         if begun:
-            check_unchanged(out, read_run(out, "confirm"), record, "confirm")
+            _check_same(out, record)
         else:
             write_json(out / RUN, record)
         done = {(row["task"], int(row["seed"])) for row in read_rows(out)} if (out / ROWS).exists() else set()
@@ -121,6 +124,14 @@ def confirm(folder: Path, tasks: Sequence[str], seed: int, seeds: int) -> int:
     return 0
 
 
+def _check_same(out: Path, record: dict[str, Any]) -> None:
+    """As `check_unchanged`, which can't tell that a study has one folder for its confirmation."""
+    try:
+        check_unchanged(out, read_run(out, "confirm"), record, "confirm")
+    except BadArgumentError as error:
+        raise BadArgumentError(f"{error}: move {out} away to confirm anew") from error
+
+
 def _value(study: Study, options: Options, env: gym.Env[Any, Any], setting: dict[str, Any], seed: int) -> float:
     """NaN for a setting whose run fails, as `agents.tune` has it: elsewhere it is worth nothing, which is what was asked."""
     try:
@@ -134,27 +145,44 @@ def settings(folder: Path, agent: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The shipped and the best setting of a study: that of its first trial, and that of the highest value.
 
     Raises:
-        BadArgumentError: the study has no trial yet.
+        BadArgumentError: the study has no trial yet, its log is damaged, or the space has changed since.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    trials = []
+    space, trials = read_space(agent), []
     if (folder / LOG).exists():
-        kept = optuna.load_study(study_name=agent, storage=JournalStorage(JournalFileBackend(str(folder / LOG))))
-        trials = kept.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        try:
+            kept = optuna.load_study(study_name=agent, storage=JournalStorage(JournalFileBackend(str(folder / LOG))))
+            trials = kept.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        except KeyError:
+            pass  # killed before its first trial was asked for
+        except ValueError as error:
+            raise BadArgumentError(f"{folder / LOG} is damaged: {first_line(error)}; start a new study") from error
     if not trials:
         raise BadArgumentError(f"{folder}: no trial of this study has ended; `python -m agents tune --resume {folder}` goes on")
-    space = read_space(agent)
-    return setting_of(trials[0], space), setting_of(max(trials, key=lambda trial: trial.value or -np.inf), space)
+    try:
+        return setting_of(trials[0], space), setting_of(kept.best_trial, space)
+    except ValueError as error:
+        raise BadArgumentError(f"{folder}: {SPACES.name} has changed since: {first_line(error)}; start a new study") from error
 
 
 def read_rows(out: Path) -> list[dict[str, str]]:
-    """The runs of a confirmation; a last line that was torn by a kill is left out, and taken out of the file."""
+    """The runs of a confirmation; a last line that was torn by a kill is left out, and taken out of the file.
+
+    Raises:
+        BadArgumentError: damaged.
+    """
     path = out / ROWS
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
+    try:
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        rows = list(csv.DictReader(whole.splitlines()))
+        for row in rows:
+            _ = row["task"], int(row["seed"]), float(row["shipped"]), float(row["best"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadArgumentError(f"{path} is damaged: {first_line(error)}; move {out} away to confirm anew") from error
     if whole != text:
         path.write_text(whole, encoding="utf-8")
-    return list(csv.DictReader(whole.splitlines()))
+    return rows
 
 
 def gain_of(rows: Sequence[dict[str, str]]) -> Gain:

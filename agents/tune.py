@@ -123,7 +123,7 @@ def study_of(run: Mapping[str, Any]) -> tuple[Study, Options]:
     """A study and its runs' options, from what `agents.resume.read_run` gives.
 
     Raises:
-        BadArgumentError: another version wrote it.
+        BadArgumentError: another version wrote it, or it is damaged.
     """
     asked = run.get("study")
     if (
@@ -132,7 +132,11 @@ def study_of(run: Mapping[str, Any]) -> tuple[Study, Options]:
         or not isinstance(run.get("options"), dict)
     ):
         raise BadArgumentError(f"{RUN} of this study is not as this version writes it: another version wrote it; start a new study")
-    return Study(**asked | {"tasks": tuple(asked["tasks"])}), options_of(run["options"])
+    try:
+        study = Study(**asked | {"tasks": tuple(asked["tasks"])})
+    except TypeError as error:
+        raise BadArgumentError(f"{RUN} of this study is damaged: {error}; start a new study") from error
+    return study, options_of(run["options"])
 
 
 def _record(study: Study, options: Options, envs: Sequence[gym.Env[Any, Any]]) -> dict[str, Any]:

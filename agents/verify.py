@@ -37,7 +37,7 @@ def verify(out: Path) -> int:
         device = run["others"].get("device") or "cpu"
         (chosen,) = [row for row in results["rows"] if row["chosen"]]
         network = reptile_env.load(out / "network")
-    except (KeyError, OSError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise BadArgumentError(f"{out} is not a finished run of compress: {first_line(error)}") from error
     task = resolve_task(run["task"])
     which, split = ("test", task.test_split()) if task.has_test else ("valid", task.valid)

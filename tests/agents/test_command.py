@@ -79,7 +79,12 @@ def test_verify_finds_a_network_that_measures_something_else(tmp_path: Path, cap
     (out / "table.json").write_text(json.dumps(table))
     assert main(["verify", str(out)]) == 1
     assert "DIFFERENT" in capfd.readouterr().out
-    for name, text in (("table.json", '{"rows": []}'), ("table.json", "{"), ("run.json", "{}")):
+    for name, text in (
+        ("table.json", '{"rows": []}'),
+        ("table.json", "{"),
+        ("run.json", "{}"),
+        ("run.json", '{"threads": 1, "others": []}'),
+    ):
         kept = (out / name).read_text()
         (out / name).write_text(text)
         assert main(["verify", str(out)]) == 2

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 import agents.confirm
 from agents.__main__ import main
 from agents.confirm import gain_of, read_rows, settings
 from agents.registry import make_agent
-from agents.space import read_space
+from agents.space import read_space, shipped, suggest
 
 STUDY = ["--task", "transfer-mlp-1", "--evaluator", "table", "--steps", "40", "--trials", "6", "--seeds", "1", "--seed", "1005"]
 OTHERS = ["--task", "transfer-mlp-2", "--task", "transfer-mlp-3"]
@@ -147,6 +150,8 @@ def test_where_the_shipped_setting_fails_nothing_is_said_of_the_other(study: Pat
         (["--task", "transfer-mlp-2", "--task", "transfer-mlp-2"], "name each task once"),
         (["--task", "transfer-mlp-2", "--task", "transfer-mlp-7"], "transfer-mlp-7: this network is kept for tests"),
         ([*OTHERS, "--seed", "1004"], "--seed 1004: the study chose its setting with seeds from 1005"),
+        ([*OTHERS, "--seed", "1005", "--seeds", "1"], "--seed 1005: the study chose its setting with seeds from 1005"),
+        ([*OTHERS, "--seeds", str(10**12)], f"the last of {10**12} --seeds is above 2**32 - 1"),
         ([*OTHERS, "--seeds", "0"], "--seeds 0: give at least 1"),
         ([*OTHERS, "--seed", "-4"], "--seed -4: give a number from 0"),
         ([*OTHERS, "--seed", str(2**32 - 1)], "the last of 2 --seeds is above 2**32 - 1"),
@@ -162,7 +167,9 @@ def test_a_confirmation_of_other_networks_is_not_gone_on_with(study: Path, capsy
     assert main(["confirm", str(study), *OTHERS, "--seeds", "1"]) == 0
     before = (study / "confirmation" / "runs.csv").read_bytes()
     assert main(["confirm", str(study), *OTHERS, "--seeds", "2"]) == 2
-    assert f"confirm {study / 'confirmation'}: seeds was 1 when the run began and is 2 now" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"confirm {study / 'confirmation'}: seeds was 1 when the run began and is 2 now" in error
+    assert f"move {study / 'confirmation'} away to confirm anew" in error
     assert (study / "confirmation" / "runs.csv").read_bytes() == before
 
 
@@ -177,3 +184,56 @@ def test_a_study_without_a_gain_or_a_trial_has_nothing_to_confirm(tmp_path: Path
     assert not (one / "study.log").exists()
     assert main(["confirm", str(tmp_path / "none"), *OTHERS]) == 2
     assert "is not the folder of a run" in capsys.readouterr().err
+
+
+def test_a_study_cut_off_before_its_first_trial_has_nothing_to_confirm(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (study / "study.log").write_text("", encoding="utf-8")
+    assert main(["confirm", str(study), *OTHERS]) == 2
+    assert "no trial of this study has ended; `python -m agents tune --resume" in capsys.readouterr().err
+
+
+def test_a_value_of_nought_is_better_than_one_below(tmp_path: Path) -> None:
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "study.log")))
+    kept = optuna.create_study(storage=storage, study_name="ars", direction="maximize")
+    space, first = read_space("ars"), shipped("ars", read_space("ars"))
+    for value, setting in ((-0.2, first), (0.0, first | {"learning_rate": 0.5}), (-0.1, first | {"learning_rate": 0.7})):
+        kept.enqueue_trial(setting)
+        trial = kept.ask()
+        suggest(trial, space)
+        kept.tell(trial, value)
+    assert settings(tmp_path, "ars")[1]["learning_rate"] == 0.5
+
+
+def test_a_damaged_log_or_another_space_is_told_of(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = read_space("ars")
+    with monkeypatch.context() as patched:
+        patched.setattr(agents.confirm, "read_space", lambda agent: space | {"momentum": {"low": 0.1, "high": 0.2}})
+        assert main(["confirm", str(study), *OTHERS]) == 2
+    assert "spaces.yaml has changed since: The value of the parameter 'momentum' is not found" in capsys.readouterr().err
+    lines = (study / "study.log").read_text(encoding="utf-8").splitlines(keepends=True)
+    (study / "study.log").write_text("".join([*lines[:3], "{\n", *lines[3:]]), encoding="utf-8")
+    assert main(["confirm", str(study), *OTHERS]) == 2
+    assert "study.log is damaged: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "task,seed,shipped\nx,1,2\n",
+        "task,seed,shipped,best\nx,1\n",
+        "task,seed,shipped,best\nx,y,1,2\n",
+        "task,seed,shipped,best\nx,1,q,2\n",
+    ],
+)
+def test_damaged_runs_are_told_of(text: str, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["confirm", str(study), *OTHERS, "--seeds", "1"]) == 0
+    rows = study / "confirmation" / "runs.csv"
+    rows.write_text(text, encoding="utf-8")
+    assert main(["confirm", str(study), *OTHERS, "--seeds", "1"]) == 2
+    assert f"{rows} is damaged: " in capsys.readouterr().err
+    (study / "confirmation" / "run.json").unlink()
+    assert main(["confirm", str(study), *OTHERS, "--seeds", "1"]) == 2
+    assert "holds runs.csv and no run.json" in capsys.readouterr().err
+    assert rows.read_text(encoding="utf-8") == text

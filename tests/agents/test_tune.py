@@ -154,6 +154,14 @@ def test_a_study_of_another_version_is_refused(tmp_path: Path, capsys: pytest.Ca
         assert "another version wrote it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("damage", [{"tasks": 3}, {"trials": "many"}])
+def test_a_damaged_study_is_refused(damage: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = {"agent": "ppo", "tasks": ["digits-mlp"], "trials": 2, "seeds": 1, "value": "best"} | damage
+    (tmp_path / "run.json").write_text(json.dumps({"command": "tune", "study": study, "options": {}}))
+    assert main(["tune", "--resume", str(tmp_path)]) == 2
+    assert "run.json of this study is damaged: " in capsys.readouterr().err
+
+
 def interrupted_in(count: int, function: Callable[..., float]) -> Callable[..., float]:
     calls = 0
 
