@@ -42,8 +42,8 @@ class VowelsRNN(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Frames ``(n, longest, 12)``, zeros after the end, and lengths ``(n,)`` to logits ``(n, 9)``."""
-        # Packed: no layer sees the padding, so that no refit does.
-        packed = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
+        # Packed: no layer sees the padding, so that no refit does. Lengths have to be on the CPU, wherever the frames are.
+        packed = pack_padded_sequence(frames, lengths.cpu(), batch_first=True, enforce_sorted=False)
         frames = self.scale(packed.data)
         if self.training:
             frames = frames + NOISE * torch.randn_like(frames)

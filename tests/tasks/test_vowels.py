@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from reptile_env.tasks import vowels
 from reptile_env.tasks.vowels import VowelsRNN, utterances
@@ -96,3 +97,21 @@ def test_padding_changes_nothing() -> None:
         for row, length in enumerate(lengths.tolist()):
             alone = model(frames[row : row + 1, :length], torch.tensor([length]))
             torch.testing.assert_close(alone, want[row : row + 1], atol=1e-5, rtol=1e-5)
+
+
+def test_lengths_are_on_the_cpu_where_the_frames_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Elsewhere(Tensor):
+        """Lengths that are on another device until they are asked to the CPU."""
+
+        def cpu(self, *_: object) -> Tensor:  # type: ignore[override]
+            return self.as_subclass(Tensor)
+
+    seen = []
+
+    def packed(frames: Tensor, lengths: Tensor, **how: bool) -> object:
+        seen.append(type(lengths))
+        return pack_padded_sequence(frames, lengths, **how)
+
+    monkeypatch.setattr(vowels, "pack_padded_sequence", packed)
+    VowelsRNN().eval()(torch.zeros(2, 3, 12), torch.tensor([3, 1]).as_subclass(Elsewhere))
+    assert seen == [Tensor]
