@@ -79,9 +79,9 @@ class Device:
             ) from error
 
     @contextlib.contextmanager
-    def holding(self, model: nn.Module) -> Iterator[None]:
+    def holding(self, model: nn.Module, seed: int) -> Iterator[None]:
         """A network on the device, to be trained there; afterwards it is on the CPU again. No other may share its tensors."""
-        with exactly(), self._own_generator():
+        with exactly(), self._own_generator(seed):
             try:
                 model.to(self.device)
                 yield
@@ -92,11 +92,16 @@ class Device:
         """Outputs of a network that is on the device, on the CPU; gradients go through."""
         return on_cpu(call(model, self._moved(inputs)))
 
-    def _own_generator(self) -> contextlib.AbstractContextManager[None]:
-        """What is drawn on the device meanwhile, by dropout, leaves its generator as it was."""
+    @contextlib.contextmanager
+    def _own_generator(self, seed: int) -> Iterator[None]:
+        """What is drawn on the device meanwhile, by dropout, is drawn from `seed` and leaves its generator as it was."""
         if self.device.type == CPU:
-            return contextlib.nullcontext()
-        return torch.random.fork_rng([self.device], device_type=self.device.type)
+            yield
+            return
+        there = torch.get_device_module(self.device)
+        with torch.random.fork_rng([self.device], device_type=self.device.type), there.device(self.device):
+            there.manual_seed(seed)
+            yield
 
     def _moved(self, inputs: Inputs) -> Inputs:
         return map_inputs(lambda t: t.to(self.device), inputs)

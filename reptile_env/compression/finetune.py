@@ -41,7 +41,7 @@ def finetune(bench: Workbench, task: Task, settings: Any, teacher: nn.Module, de
         device: on which it is trained, where that is not the CPU; the loss is the CPU's in any case.
     """
     _own_tensors(bench.model)
-    with device.holding(bench.model) if device else contextlib.nullcontext():
+    with device.holding(bench.model, settings.seed) if device else contextlib.nullcontext():
         _train(bench, _Objective(task, settings, device.copy(teacher) if device else teacher, device))
 
 

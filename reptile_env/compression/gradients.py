@@ -39,7 +39,7 @@ def of_batches(model: nn.Module, task: Task, data: Split, batch_size: int) -> It
         try:
             # A network that draws random numbers draws the same ones every time.
             with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-                torch.manual_seed(number)
+                torch.default_generator.manual_seed(number)
                 loss = task.loss(call(copied, batch.inputs), batch.targets)
                 torch.autograd.backward(loss.sum())
         except Exception as error:  # whatever a loss of the user's raises

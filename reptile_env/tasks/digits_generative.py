@@ -119,7 +119,7 @@ def train_gan(name: str, progress: Progress = lambda done: None) -> nn.Module:
     real, loss = splits()[0], functional.cross_entropy
     assert isinstance(real.inputs, Tensor)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         model = DigitsGAN()
         train(model.classifier, real, loss=loss, progress=lambda epoch, _: progress(0.1 * (epoch + 1) / EPOCHS), **CLASSIFIER)
         model.generator = adversarial(model.generator, real.inputs, STEPS, lambda done: progress(0.1 + 0.9 * done))

@@ -114,7 +114,7 @@ def train(model: nn.Module, data: Split, *, epochs: int, rate: float, progress: 
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps, pct_start=0.2)
     model.train()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         for epoch in range(epochs):
             order = torch.randperm(len(data), generator=generator)
             for step in range(steps):

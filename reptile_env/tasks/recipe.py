@@ -38,7 +38,7 @@ class Recipe:
     def untrained(self) -> nn.Module:
         """The network as it is before training; the global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             return self.network()
 
     def trained(self, data: Split, progress: Progress = lambda done: None) -> nn.Module:

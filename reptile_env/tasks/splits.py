@@ -143,10 +143,10 @@ def _sampled(loader: DataLoader[Any], name: str) -> Any:
 
 @contextlib.contextmanager
 def own_generators(seed: int = 0) -> Iterator[None]:
-    """The global generators of torch, numpy and random, seeded, and afterwards as they were."""
+    """The global generators of torch on the CPU, numpy and random, seeded, and afterwards as they were; no other is touched."""
     python, numpy_ = random.getstate(), np.random.get_state()  # noqa: NPY002 (datasets draw from it)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:

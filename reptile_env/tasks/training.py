@@ -46,7 +46,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     model.train()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         for epoch in range(epochs):
             order, total = torch.randperm(len(data), generator=generator), 0.0
             for batch in data[order].batches(batch_size):

@@ -17,7 +17,7 @@ from reptile_env.evaluation.live import LiveEvaluator, live_evaluator
 from reptile_env.evaluation.resources import Resources
 from reptile_env.evaluation.settings import Settings
 from reptile_env.tasks.registry import make_task
-from reptile_env.tasks.splits import Split
+from reptile_env.tasks.splits import Split, own_generators
 from tests.helpers import make
 
 # By its index the CPU is a device like any other: networks are copied to it, and their outputs copied back.
@@ -82,6 +82,36 @@ def test_what_is_trained_there_is_saved(device: str, tmp_path: Any) -> None:
     task = make_task("digits-mlp")
     _, loss = task.score(task.outputs(reptile_env.load(tmp_path / "network").model, task.valid), task.valid)
     assert loss == pytest.approx(made.measurement.loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_is_drawn_there_is_seeded_and_leaves_the_generator(device: str) -> None:
+    def drawn(seed: int) -> list[float]:
+        with Device(device).holding(nn.Identity(), seed), own_generators(seed):
+            return torch.rand(4, device=device).tolist()  # type: ignore[no-any-return]
+
+    after = []
+    for between in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            if between:
+                assert drawn(3) == drawn(3) != drawn(4)
+            after.append(torch.rand(4, device=device))
+    assert torch.equal(*after)
+
+
+def test_generators_of_other_devices_are_not_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+    assert seeded, "this version of torch seeds other devices in another way"
+    seeded.clear()
+    task = make_task("transfer-mlp-1")
+    settings = Settings("finetune", "taylor", finetune={"steps": 2})  # type: ignore[arg-type]
+    evaluator = LiveEvaluator(task, settings)
+    evaluator.measure(halved(evaluator))
+    assert not seeded
 
 
 def test_tied_tensors_stay_tied_and_the_network_stays_where_it_is() -> None:

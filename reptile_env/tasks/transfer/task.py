@@ -28,7 +28,7 @@ def network(name: str) -> nn.Module:
     inputs = data.splits(member.data, member.view)[0].inputs
     assert isinstance(inputs, Tensor)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(member.seed)
+        torch.default_generator.manual_seed(member.seed)
         return KINDS[member.kind](tuple(inputs.shape[1:]), data.classes(member.data), **member.layers)
 
 
