@@ -51,10 +51,14 @@ def read_trained(folder: Path) -> Trained:
 
     Raises:
         BadArgumentError: the folder is none of ``agents train``, or damaged.
-        ValueError: a task without references, a run on a table, settings that no command names, or no plan yet.
+        ValueError: a damaged run, a task without references, a run on a table, settings that no command names, or no plan yet.
     """
     run = read_run(folder)
     options, agent = options_of(run), run["agent"]
+    if not (isinstance(options.task, str | None) and isinstance(options.others, dict)):
+        raise ValueError(
+            f"{folder / RUN} is damaged: it holds task={options.task!r} and others={options.others!r}; make the run again"
+        )
     if options.task not in registry.references():
         raise ValueError(f"{folder}: {options.task} has no references; only calibrated built-in tasks have a best known plan")
     if options.task in MEMBERS:
