@@ -114,13 +114,14 @@ def evaluate(
     task: Annotated[str | None, typer.Option(help="another network to play the policy on; default: the run's own")] = None,
     evaluator: Annotated[str | None, typer.Option(help="live or table; default: the run's own")] = None,
     policy: Annotated[Path | None, typer.Option(help="file of the policy, such as a checkpoint; default: the final one")] = None,
+    device: Annotated[str | None, typer.Option(help="where networks run, such as cpu; default: the run's own")] = None,
     out: Annotated[Path | None, typer.Option(help="a new folder for the table as JSON and CSV; default: none")] = None,
 ) -> int:
     """Replay a run's best plan, play its trained policy, and report validation and test metrics."""
     free = None if out is None else free_folder(out, "")
     from agents.evaluate import evaluate as run_command
 
-    return run_command(folder, task, evaluator, policy, free)
+    return run_command(folder, task, evaluator, policy, device, free)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from agents import table
-from agents.arguments import DRAWING, make_env, task_of
+from agents.arguments import DRAWING, Options, make_env, task_of
 from agents.base import evaluations_of_episode
 from agents.cli import BadArgumentError
 from agents.outputs import make_folder, write, write_json
@@ -17,11 +17,14 @@ from agents.registry import agent_spec, make_agent
 from agents.resume import options_of, read_run
 from agents.table import Entry
 from agents.trace import Trace
+from reptile_env.compression.device import make_device
 from reptile_env.env import ReptilePruneEnv
 from reptile_env.errors import first_line
 
 
-def evaluate(folder: Path, task: str | None, evaluator: str | None, policy: Path | None, out: Path | None) -> int:
+def evaluate(
+    folder: Path, task: str | None, evaluator: str | None, policy: Path | None, device: str | None, out: Path | None
+) -> int:
     """Replay the best plan of a run, play its trained policy once without exploration, and print what both measure.
 
     Args:
@@ -29,6 +32,7 @@ def evaluate(folder: Path, task: str | None, evaluator: str | None, policy: Path
         task: another network to play the policy on, which then sees nothing but this one episode; None for the run's own.
         evaluator: ``live`` or ``table``; None for the run's own.
         policy: file of the policy, such as a checkpoint; None for the one that the run ended with.
+        device: on which networks run, so that a run of a GPU can be looked at without one; None for the run's own.
         out: a new folder for ``table.json`` and ``table.csv``; None writes nothing.
 
     Returns:
@@ -45,6 +49,7 @@ def evaluate(folder: Path, task: str | None, evaluator: str | None, policy: Path
     if options.task is None:
         raise BadArgumentError(f"{folder}: its networks were drawn; name the one to play the policy on with --task")
     options = replace(options, evaluator=evaluator or options.evaluator)
+    options = _on(device, folder, options)
     torch.set_num_threads(options.threads)
     made = make_env(agent_spec(name), task_of(options), options)
     env = made.unwrapped
@@ -70,6 +75,17 @@ def evaluate(folder: Path, task: str | None, evaluator: str | None, policy: Path
     print(table.to_text(entries, metric))
     print("return: 0 is the dense network, 1 the best uniform rate")
     return 0
+
+
+def _on(device: str | None, folder: Path, options: Options) -> Options:
+    """The options with that device, or with the run's own, which is to be here."""
+    if device is not None:
+        return replace(options, others=options.others | {"device": device})
+    try:
+        make_device(options.others.get("device"))
+    except ValueError as error:
+        raise BadArgumentError(f"{folder} was made with {error}; or `python -m agents evaluate --device cpu`") from error
+    return options
 
 
 def _trace(folder: Path, name: str) -> Trace | None:

@@ -85,7 +85,7 @@ def _command(agent: str, options: Options) -> str:
     asked = [f"--task {options.task} --steps {options.steps} --seed {options.seed}"]
     for field in fields(Options):
         value = getattr(options, field.name)
-        if field.name not in ("task", "steps", "seed", "others", "hyperparameters", "threads") and value != field.default:
+        if field.name not in ("task", "steps", "seed", "others", "hyperparameters") and value != field.default:
             asked.append(f"--{field.name} {value}")
     asked += [f"--set {name}={value}" for name, value in options.others.items() if name == "device"]
     return f"python -m agents train {agent} {' '.join(asked)}"

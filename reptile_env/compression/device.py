@@ -99,7 +99,8 @@ class Device:
             yield
             return
         there = torch.get_device_module(self.device)
-        with torch.random.fork_rng([self.device], device_type=self.device.type), there.device(self.device):
+        chosen = there.device(self.device) if hasattr(there, "device") else contextlib.nullcontext()  # of MPS there is but one
+        with torch.random.fork_rng([self.device], device_type=self.device.type), chosen:
             there.manual_seed(seed)
             yield
 

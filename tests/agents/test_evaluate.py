@@ -49,6 +49,19 @@ def test_it_reports_the_best_plan_and_the_policy(runs: Path, tmp_path: Path, cap
     assert "test accuracy" in capsys.readouterr().out
 
 
+def test_a_run_of_a_gpu_is_evaluated_without_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = tmp_path / "run"
+    assert main(["train", "random", "--task", "digits-mlp", "--steps", "10", "--out", str(made)]) == 0
+    run = json.loads((made / "run.json").read_text())
+    (made / "run.json").write_text(json.dumps(run | {"others": {"device": "cuda:77"}}))
+    capsys.readouterr()
+    assert main(["evaluate", str(made)]) == 2
+    assert "evaluate --device cpu" in capsys.readouterr().err
+    trace = Trace.load(made / "trace-random.jsonl")
+    assert trace.best is not None
+    assert evaluated(made, tmp_path / "out", "--device", "cpu")["best plan"]["plan_return"] == trace.best.plan_return
+
+
 @pytest.mark.parametrize(
     ("agent", "more", "evaluated_plans"), [("amc", [], 1), ("amc", ["--rounds", "2"], 2), ("q-learning", ["--rounds", "2"], 10)]
 )

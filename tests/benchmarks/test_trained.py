@@ -86,6 +86,12 @@ def test_a_run_on_another_device_says_so_in_its_command(run: Path) -> None:
     assert found.plan == plain.plan
 
 
+def test_threads_are_in_the_command(run: Path) -> None:
+    plain = read_trained(run).command
+    changed(run / "run.json", threads=2)  # other threads sum in another order
+    assert read_trained(run).command == f"{plain} --threads 2"
+
+
 def test_what_is_not_better_changes_nothing(run: Path) -> None:
     entry = registry.references()[TASK]
     assert with_trained(entry, read_trained(run)) == entry

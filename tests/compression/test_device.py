@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -98,6 +99,19 @@ def test_what_is_drawn_there_is_seeded_and_leaves_the_generator(device: str) -> 
                 assert drawn(3) == drawn(3) != drawn(4)
             after.append(torch.rand(4, device=device))
     assert torch.equal(*after)
+
+
+def test_a_kind_of_device_of_which_there_is_but_one_is_seeded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(state=0)  # as torch.mps, which has no `device`
+    module.get_rng_state = lambda device: module.state
+    module.set_rng_state = lambda state, device: setattr(module, "state", state)
+    module.manual_seed = lambda seed: setattr(module, "state", seed)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    device, model = Device("cpu:0"), SimpleNamespace(to=lambda device: None)
+    device.device = torch.device("mps")
+    with device.holding(model, 7):  # type: ignore[arg-type]
+        assert module.state == 7
+    assert module.state == 0
 
 
 def test_generators_of_other_devices_are_not_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
