@@ -52,9 +52,13 @@ def options_of(run: dict[str, Any]) -> Options:
     if missing:
         raise BadArgumentError(f"{RUN} of this run lacks {', '.join(missing)}: another version wrote it; start a new run")
     try:
-        return Options(**{name: run[name] for name in names})
+        options = Options(**{name: run[name] for name in names})
+        for name in ("others", "hyperparameters"):
+            if not isinstance(run[name], dict):
+                raise TypeError(f"{name} is {run[name]!r:.100}, not an object")
     except TypeError as error:
         raise BadArgumentError(f"{RUN} of this run is damaged: {error}; start a new run") from error
+    return options
 
 
 def check_unchanged(folder: Path, known: dict[str, Any], now: dict[str, Any], what: str = "--resume") -> None:

@@ -34,7 +34,7 @@ from agents.resume import RUN, alone_in, check_unchanged, conditions_of, options
 from agents.space import read_space, setting_of, shipped, suggest
 from agents.trace import Trace
 from reptile_env.env import ReptilePruneEnv
-from reptile_env.errors import unknown
+from reptile_env.errors import first_line, unknown
 from reptile_env.tasks import registry
 
 VALUES = ("best", "policy")
@@ -107,7 +107,7 @@ def resume(out: Path) -> int:
 
     Raises:
         BadArgumentError: `out` is not a folder that `tune` wrote, another process works there, or versions, code, networks, data
-            or machine have changed since.
+            or machine have changed since, or its files are damaged.
     """
     run = read_run(out, "tune")
     study, options = study_of(run)
@@ -173,8 +173,11 @@ def _try_all(
     study: Study, options: Options, envs: Sequence[gym.Env[Any, Any]], space: Mapping[str, Mapping[str, Any]], out: Path
 ) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(out / LOG)))
-    kept = optuna.create_study(storage=storage, study_name=study.agent, direction="maximize", load_if_exists=True)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(out / LOG)))
+        kept = optuna.create_study(storage=storage, study_name=study.agent, direction="maximize", load_if_exists=True)
+    except ValueError as error:  # a line that is no JSON
+        raise BadArgumentError(f"{out / LOG} is damaged: {first_line(error)}; start a new study") from error
     for interrupted in kept.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         kept.tell(interrupted.number, state=TrialState.FAIL)
     if not kept.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.WAITING)):

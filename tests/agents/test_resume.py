@@ -237,7 +237,8 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert main(["train", "--resume", str(tmp_path)]) == 2
     assert "there is no agent 'scs'" in capsys.readouterr().err
     options = dataclasses.asdict(Options("digits-mlp", 5))
-    (tmp_path / "run.json").write_text(json.dumps(options | {"command": "train", "agent": "sac", "steps": "five"}))
-    assert main(["train", "--resume", str(tmp_path)]) == 2
-    assert "damaged" in capsys.readouterr().err
+    for damage in ({"steps": "five"}, {"others": ["device"]}, {"hyperparameters": None}):
+        (tmp_path / "run.json").write_text(json.dumps(options | {"command": "train", "agent": "sac"} | damage))
+        assert main(["train", "--resume", str(tmp_path)]) == 2
+        assert "damaged" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

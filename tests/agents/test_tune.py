@@ -162,6 +162,17 @@ def test_a_damaged_study_is_refused(damage: dict[str, Any], tmp_path: Path, caps
     assert "run.json of this study is damaged: " in capsys.readouterr().err
 
 
+def test_a_damaged_log_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "ppo", *QUICK, "--out", str(tmp_path / "study")]) == 0
+    log = tmp_path / "study" / "study.log"
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    log.write_text("".join([*lines[:3], "{\n", *lines[3:]]), encoding="utf-8")
+    before = log.read_bytes()
+    assert main(["tune", "--resume", str(tmp_path / "study")]) == 2
+    assert f"{log} is damaged: " in capsys.readouterr().err
+    assert log.read_bytes() == before
+
+
 def interrupted_in(count: int, function: Callable[..., float]) -> Callable[..., float]:
     calls = 0
 
