@@ -16,7 +16,7 @@ from reptile_env.tasks import registry
 from tests.agents.test_tune import trials
 
 ROOT = Path(__file__).parents[2]
-STUDIES = sorted((ROOT / "agents" / "studies").iterdir())
+STUDIES = sorted(path.parent for path in (ROOT / "agents" / "studies").glob("*/run.json"))
 each = pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
 
 
