@@ -105,9 +105,11 @@ def check(agent: str, shipped: Mapping[str, Any], given: Mapping[str, Any]) -> N
     """
     if agent not in BOUNDS:
         for name, value in given.items():
-            off = name == "action_noise" and value is None
-            if isinstance(shipped[name], (int, float)) and name not in _ALSO_OTHERS and not off:
-                _check(f"{agent}: {name}", name, value, shipped[name], LIBRARY)
+            # Of what the file leaves to the library the kind is not known here, and None may be its default, as it is of noise.
+            known = shipped.get(name, 1.0 if name in LIBRARY else None)
+            off = value is None and (name == "action_noise" or name not in shipped)
+            if isinstance(known, (int, float)) and name not in _ALSO_OTHERS and not off:
+                _check(f"{agent}: {name}", name, value, known, LIBRARY)
         return
     for name, value in given.items():
         _check(f"{agent}: {name}", name, value, shipped[name], BOUNDS[agent])

@@ -51,6 +51,8 @@ BAD: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("ppo", {"ent_coef": "x"}, TypeError, "ent_coef must be a number, got str 'x'"),
     ("ppo", {"gae_lambda": 7}, ValueError, "gae_lambda=7 must be from 0 to 1"),
     ("dqn", {"exploration_fraction": 0}, ValueError, "exploration_fraction=0 must be above 0 and at most 1"),
+    ("ppo", {"target_kl": 0}, ValueError, "target_kl=0 must be above 0"),
+    ("sac", {"batch_size": None}, TypeError, "batch_size must be a whole number, got NoneType None"),
     ("a2c", {"normalize_advantage": 1}, TypeError, "normalize_advantage must be true or false, got int 1"),
 ]
 
@@ -71,6 +73,15 @@ def test_what_the_files_hold_and_what_lies_on_a_bound_is_taken() -> None:
     also = {"train_freq": [1, "episode"], "gradient_steps": -1, "target_entropy": "auto", "ent_coef": 0.1, "learning_starts": 0}
     assert make_agent("sac", also).settings["train_freq"] == [1, "episode"]
     assert make_agent("ddpg", {"action_noise": None}).settings["action_noise"] is None
+
+
+def test_a_library_s_algorithm_takes_all_arguments_of_its_constructor() -> None:
+    given = {"max_grad_norm": 0.3, "target_kl": 0.1}  # the file has neither
+    assert make_agent("ppo", given).settings == make_agent("ppo").settings | given
+    with pytest.raises(ValueError, match=r"unknown hyperparameter of ppo 'max_grad_nrom'.* did you mean 'max_grad_norm'"):
+        make_agent("ppo", {"max_grad_nrom": 1})
+    with pytest.raises(ValueError, match="unknown hyperparameter of ppo 'device'"):
+        make_agent("ppo", {"device": "cuda"})
 
 
 def test_every_agent_of_our_own_is_bounded_and_every_bound_is_of_a_hyperparameter() -> None:
