@@ -51,7 +51,10 @@ def compress(agent: str, options: Options, out: Path) -> int:
         # What can't be saved in the end is refused now, not after the search.
         program.trace(structure_of(task).model, task.valid[:2].inputs)
     except ValueError as error:
-        raise BadArgumentError(f"--task {options.task}: {error}") from error
+        raise BadArgumentError(
+            f"--task {options.task}: {error}; find a plan with `python -m agents train`, and save its network with "
+            "reptile_env.compress(task, plan).save(directory, with_program=False), for load(directory, into=the dense network)"
+        ) from error
     refuse_early(agent, env, options)
     # What was asked of the agent alone is not asked of the others.
     plain = replace(options, measure=None, observation=None, reward=None, hyperparameters={})
