@@ -112,7 +112,7 @@ def _summary(trace: Trace, out: Path) -> str:
         )
         best += f", {row.bytes:,} bytes" + ("" if row.latency is None else f", {1000 * row.latency:.3g} ms")
         best += f" (plan {row.evaluation} of {len(trace.rows)})"
-    policy = f"\nfinal policy: return {trace.policy.episode_return:.3f}" if trace.policy is not None else ""
+    policy = f"\nfinal policy: return {trace.policy_return:.3f}" if trace.policy_return is not None else ""
     scale = "return: 0 is the dense network, 1 the best uniform rate"
     if trace.env_settings.get("budget") is not None:
         scale += " without a budget"

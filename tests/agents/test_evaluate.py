@@ -71,6 +71,18 @@ def test_under_a_budget_it_says_of_which_uniform_rate_returns_tell(tmp_path: Pat
     assert "1 the best uniform rate without a budget, as in the table\n" in capsys.readouterr().out
 
 
+def test_the_final_policy_is_told_by_the_scale_of_returns_whatever_it_was_paid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "purl", "--task", "digits-mlp", "--evaluator", "table", "--steps", "12", "--out", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    trace = Trace.load(tmp_path / "run" / "trace-purl.jsonl")
+    assert trace.policy is not None
+    assert abs(trace.policy.episode_return - trace.rows[-1].plan_return) > 0.01
+    assert f"final policy: return {trace.rows[-1].plan_return:.3f}\n" in capsys.readouterr().out
+    assert evaluated(tmp_path / "run", tmp_path / "out")["policy"]["plan_return"] == pytest.approx(trace.policy_return)
+
+
 def test_a_search_has_a_best_plan_alone(runs: Path, tmp_path: Path) -> None:
     assert list(evaluated(runs / "random", tmp_path / "out")) == ["dense", "best uniform", "best plan"]
 
