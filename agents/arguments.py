@@ -164,7 +164,8 @@ def make_env(spec: AgentSpec, task: Task | str | None, options: Options) -> gym.
             settings["split"] = split  # who names a network has named its split
         env = gym.make(env_id, **settings)
     except (TypeError, ValueError) as error:
-        raise BadArgumentError(str(error)) from error
+        # To a TypeError Gymnasium adds all arguments.
+        raise BadArgumentError(str(error).partition(" was raised from the environment creator")[0]) from error
     try:
         spec.check_actions(env.action_space)
     except ValueError as error:

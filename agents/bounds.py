@@ -1,4 +1,4 @@
-"""What the hyperparameters of the agents that are written here may be; libraries check those of theirs themselves."""
+"""What the hyperparameters of agents may be; of those of libraries, the numbers that these take unchecked."""
 
 from __future__ import annotations
 
@@ -59,6 +59,35 @@ BOUNDS: dict[str, dict[str, Bound]] = {
     "simulated-annealing": {"hottest": ABOVE_0, "coolest": ABOVE_0, "step": AT_LEAST_0},
     "tpe": {"startup": AT_LEAST_0, "candidates": AT_LEAST_1},
 }
+# Stable-Baselines3 and sb3-contrib begin with these whatever they are, and fail, learn nothing or run for ever afterwards.
+LIBRARY: dict[str, Bound] = {
+    "action_noise": AT_LEAST_0,
+    "batch_size": AT_LEAST_1,
+    "buffer_size": AT_LEAST_1,
+    "cg_max_steps": AT_LEAST_1,
+    "clip_range": ABOVE_0,
+    "delta_std": ABOVE_0,
+    "exploration_final_eps": SHARE,
+    "exploration_fraction": PART,
+    "gae_lambda": SHARE,
+    "gamma": SHARE,
+    "gradient_steps": Bound("at least 1, or -1 for as many as there were steps", lambda value: value >= 1 or value == -1),
+    "learning_rate": AT_LEAST_0,
+    "learning_starts": AT_LEAST_0,
+    "n_critic_updates": AT_LEAST_1,
+    "n_delta": AT_LEAST_1,
+    "n_epochs": AT_LEAST_1,
+    "n_eval_episodes": AT_LEAST_1,
+    "n_steps": AT_LEAST_1,
+    "n_top": AT_LEAST_1,
+    "policy_delay": AT_LEAST_1,
+    "target_kl": ABOVE_0,
+    "target_update_interval": AT_LEAST_1,
+    "tau": PART,
+    "top_quantiles_to_drop_per_net": AT_LEAST_0,
+}
+# Numbers in the files, and the libraries take words or pairs too, which they check.
+_ALSO_OTHERS = ("target_entropy", "train_freq")
 _OPTIONAL = {"until": 1.0}  # what a mapping may leave out or have beside what the file has, see `agents.tabular.Schedule`
 
 
@@ -75,6 +104,12 @@ def check(agent: str, shipped: Mapping[str, Any], given: Mapping[str, Any]) -> N
         ValueError: out of bounds.
     """
     if agent not in BOUNDS:
+        for name, value in given.items():
+            # Of what the file leaves to the library the kind is not known here, and None may be its default, as it is of noise.
+            known = shipped.get(name, 1.0 if name in LIBRARY else None)
+            off = value is None and (name == "action_noise" or name not in shipped)
+            if isinstance(known, (int, float)) and name not in _ALSO_OTHERS and not off:
+                _check(f"{agent}: {name}", name, value, known, LIBRARY)
         return
     for name, value in given.items():
         _check(f"{agent}: {name}", name, value, shipped[name], BOUNDS[agent])
@@ -104,7 +139,16 @@ def _check(where: str, name: str, value: Any, known: Any, bounds: Mapping[str, B
     else:
         kinds, what = ((int,), "a whole number") if isinstance(known, int) else ((int, float), "a number")
         if isinstance(value, bool) or not isinstance(value, kinds):
-            raise TypeError(f"{where} must be {what}, got {type(value).__name__} {value!r:.80}")
+            written = f"; for YAML {value} is text: write it with a point, as 1.0e-3" if _is_number(value) else ""
+            raise TypeError(f"{where} must be {what}, got {type(value).__name__} {value!r:.80}{written}")
         bound = bounds.get(name)
         if not math.isfinite(value) or (bound is not None and not bound.holds(value)):
             raise ValueError(f"{where}={value} must be {'finite' if bound is None else bound.words}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether text is a number to Python, if none to YAML: ``1e-3``."""
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False

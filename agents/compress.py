@@ -51,7 +51,10 @@ def compress(agent: str, options: Options, out: Path) -> int:
         # What can't be saved in the end is refused now, not after the search.
         program.trace(structure_of(task).model, task.valid[:2].inputs)
     except ValueError as error:
-        raise BadArgumentError(f"--task {options.task}: {error}") from error
+        raise BadArgumentError(
+            f"--task {options.task}: {error}; find a plan with `python -m agents train`, and save its network with "
+            "reptile_env.compress(task, plan).save(directory, with_program=False), for load(directory, into=the dense network)"
+        ) from error
     refuse_early(agent, env, options)
     # What was asked of the agent alone is not asked of the others.
     plain = replace(options, measure=None, observation=None, reward=None, hyperparameters={})
@@ -118,9 +121,9 @@ def _verdict(agent: str, entries: list[Entry], traces: dict[str, Trace]) -> str:
     else:
         lines = [f"> The network of {chosen.name}'s one pass is saved; the sweep of uniform rates is there to compare with."]
     lines += [f"  {e.name} measured no plan within the budget; give more --steps." for e in entries if e.plan_return is None]
-    policy = traces[agent].policy
-    if policy is not None and agent_spec(agent).searches:
-        lines.append(f"  The trained {agent} policy, played once without exploring, returns {policy.episode_return:.3f}.")
+    returned = traces[agent].policy_return
+    if returned is not None and agent_spec(agent).searches:
+        lines.append(f"  The trained {agent} policy, played once without exploring, returns {returned:.3f}.")
     by_step = traces[agent].env_settings["measure"] == "step"
     exception = f", but {agent}'s are measured after each decision" if by_step else ""
     lines.append(f"  evaluated: complete plans{exception}.")

@@ -73,7 +73,8 @@ def evaluate(
         write_json(out / "table.json", table.to_json(entries, metric))
         write(out / "table.csv", table.to_csv(entries))
     print(table.to_text(entries, metric))
-    print("return: 0 is the dense network, 1 the best uniform rate")
+    of_which = "" if options.budget is None else " without a budget, as in the table"
+    print(f"return: 0 is the dense network, 1 the best uniform rate{of_which}")
     return 0
 
 
@@ -104,7 +105,8 @@ def _policy_entry(folder: Path, name: str, path: Path | None, env: ReptilePruneE
             return []
         path = folder / agent.policy_file
     if not path.is_file():
-        raise BadArgumentError(f"--policy {path}: there is no such file")
+        what = "is a folder; name a file in it" if path.is_dir() else "there is no such file"
+        raise BadArgumentError(f"--policy {path}: {what}")
     try:
         policy = agent.load_policy(path)
     except Exception as error:  # the libraries raise whatever comes of a file that is not theirs

@@ -20,7 +20,6 @@ from agents.base import Recorder
 from agents.checkpoints import Checkpoints
 from agents.policy import Allowance, AllowanceSpentError, Policy, play_policy, reserved
 from agents.tuned import TunedAgent
-from reptile_env.errors import unknown
 from reptile_env.tasks.splits import own_generators
 
 # The algorithm of each agent; the agents' papers stand in the registry's summaries and in the hyperparameter files.
@@ -56,20 +55,21 @@ class SB3Agent(TunedAgent):
 
     Args:
         name: of the agent.
-        hyperparameters: used instead of the file's.
+        hyperparameters: used instead of the file's, or of the library's defaults.
 
     Raises:
-        ValueError: a hyperparameter that the algorithm does not have.
+        TypeError: see `TunedAgent`.
+        ValueError: a hyperparameter that the algorithm does not have, or out of bounds.
     """
 
     def __init__(self, name: str, hyperparameters: Mapping[str, Any] | None = None) -> None:
-        super().__init__(name, hyperparameters)
         module, cls = ALGORITHMS[name].split(":")
         self._algorithm: type[BaseAlgorithm] = getattr(importlib.import_module(module), cls)
-        known = sorted(set(inspect.signature(self._algorithm.__init__).parameters) - _OURS)
-        for key in self.hyperparameters:
-            if key not in known:
-                raise unknown(f"hyperparameter of {cls}", key, known)
+        super().__init__(name, hyperparameters)
+
+    def _takes(self) -> list[str]:
+        """The arguments of the algorithm's constructor: the file holds those that are not left at the library's defaults."""
+        return [key for key in inspect.signature(self._algorithm.__init__).parameters if key not in _OURS]
 
     @property
     def policy_file(self) -> str:

@@ -119,6 +119,11 @@ class Trace:
         return better
 
     @property
+    def policy_return(self) -> float | None:
+        """Return of the plan that the policy's episode ended with, whatever it was rewarded for; None without a policy."""
+        return None if self.policy is None else self.rows[self.policy.evaluation - 1].plan_return
+
+    @property
     def networks(self) -> tuple[str, ...]:
         """Names of the networks that plans were evaluated on, in the order in which they were met."""
         return tuple(dict.fromkeys(row.network or self.task for row in self.rows))

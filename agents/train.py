@@ -110,9 +110,12 @@ def _summary(trace: Trace, out: Path) -> str:
         best = (
             f"best plan: return {row.plan_return:.3f}, validation metric {row.metric:.4f}, {row.macs:,} MACs, {row.params:,} params"
         )
+        best += f", {row.bytes:,} bytes" + ("" if row.latency is None else f", {1000 * row.latency:.3g} ms")
         best += f" (plan {row.evaluation} of {len(trace.rows)})"
-    policy = f"\nfinal policy: return {trace.policy.episode_return:.3f}" if trace.policy is not None else ""
+    policy = f"\nfinal policy: return {trace.policy_return:.3f}" if trace.policy_return is not None else ""
     scale = "return: 0 is the dense network, 1 the best uniform rate"
+    if trace.env_settings.get("budget") is not None:
+        scale += " without a budget"
     met = trace.test_networks
     marked = f"\ntrained on test networks, so no score of a policy on them counts: {', '.join(met)}" if met else ""
     return f"{best}{policy}{marked}\n{scale}\nresults: {out}"

@@ -250,8 +250,8 @@ def _worth(trace: Trace, env: gym.Env[Any, Any], value: str) -> float:
     inner = env.unwrapped
     assert isinstance(inner, ReptilePruneEnv)
     if value == "policy":
-        assert trace.policy is not None
-        value_of_run = trace.rows[trace.policy.evaluation - 1].plan_return
+        assert trace.policy_return is not None
+        value_of_run = trace.policy_return
     else:
         value_of_run = trace.best.plan_return if trace.best is not None else 0.0
     score = inner.score(value_of_run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,27 @@ class TunedAgent(Agent):
 
     Args:
         name: of the agent.
-        hyperparameters: values used instead of the file's, for all or some of its keys, whatever the task.
+        hyperparameters: values used instead of the file's, all or some, whatever the task.
 
     Raises:
         TypeError: a hyperparameter of another kind than in the file.
-        ValueError: one that the file does not have, or out of bounds.
+        ValueError: one that the agent does not have, or out of bounds.
     """
 
     def __init__(self, name: str, hyperparameters: Mapping[str, Any] | None = None) -> None:
         super().__init__(name)
         self._sections = Sections.read(HYPERPARAMETERS / f"{name}.yaml")
         self._given = dict(hyperparameters or {})
+        known = self._takes()
         for key in self._given:
-            if key not in self._sections.default:
-                raise unknown(f"hyperparameter of {name}", key, self._sections.default)
+            if key not in known:
+                raise unknown(f"hyperparameter of {name}", key, known)
         bounds.check(name, self._sections.default, self._given)
         self.hyperparameters: dict[str, Any] = self._sections.default | self._given
+
+    def _takes(self) -> Collection[str]:
+        """Names of hyperparameters that may be given: the file's."""
+        return self._sections.default
 
     def prepare(self, task: str) -> None:
         """Take the hyperparameters that are meant for a task."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from reptile_env.errors import first_line, number
 from reptile_env.tasks.metrics import Score, counted, resolve_loss, resolve_metric, score
-from reptile_env.tasks.splits import Split, as_split, call, own_generators
+from reptile_env.tasks.splits import Split, as_split, call, own_generators, tensors_of
 
 BATCH_SIZE = 256
 _unnamed = itertools.count()
@@ -164,8 +164,10 @@ class Task:
             try:
                 outputs, again = (call(self.model, split[:2].inputs) for _ in range(2))
             except Exception as error:  # whatever the network raises
+                kinds = ", ".join(f"{tensor.dtype} of shape {tuple(tensor.shape)}" for tensor in tensors_of(split.inputs))
                 raise ValueError(
-                    f"task {self.name!r}: the network does not run on the first examples of {name}: {error}"
+                    f"task {self.name!r}: the network does not run on the first examples of {name}: {error}; they are {kinds}: "
+                    "give inputs as the network was trained on, its weights' kind of number included (.float())"
                 ) from error
         if not _are_equal(outputs, again):
             raise ValueError(

@@ -259,7 +259,9 @@ def test_a_network_that_cant_be_saved_is_refused_before_the_search(
     )
     monkeypatch.chdir(tmp_path)
     assert main(["compress", "--task", "own_branching:task", "--steps", "100000", "--out", "run"]) == 2
-    assert "torch.export can't follow this network" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "torch.export can't follow this network" in told
+    assert "with_program=False" in told  # the mend
     assert not (tmp_path / "run").exists()
 
 

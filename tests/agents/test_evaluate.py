@@ -71,6 +71,31 @@ def test_it_counts_what_the_policy_has_evaluated(agent: str, more: list[str], ev
     assert evaluated(tmp_path / "run", tmp_path / "out")["policy"]["evaluated"] == evaluated_plans
 
 
+def test_under_a_budget_it_says_of_which_uniform_rate_returns_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "random", "--task", "digits-mlp", "--evaluator", "table", "--steps", "6", "--budget", "0.2"]
+    assert main([*arguments, "--cost", "bytes", "--out", str(tmp_path / "run")]) == 0
+    best = Trace.load(tmp_path / "run" / "trace-random.jsonl").best
+    assert best is not None
+    told = capsys.readouterr().out
+    assert f" {best.bytes:,} bytes " in told  # what is saved
+    assert "1 the best uniform rate without a budget\n" in told
+    found = evaluated(tmp_path / "run", tmp_path / "out")
+    assert found["best uniform"]["bytes"] > 0.2 * found["dense"]["bytes"]
+    assert "1 the best uniform rate without a budget, as in the table\n" in capsys.readouterr().out
+
+
+def test_the_final_policy_is_told_by_the_scale_of_returns_whatever_it_was_paid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "purl", "--task", "digits-mlp", "--evaluator", "table", "--steps", "12", "--out", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    trace = Trace.load(tmp_path / "run" / "trace-purl.jsonl")
+    assert trace.policy is not None
+    assert abs(trace.policy.episode_return - trace.rows[-1].plan_return) > 0.01
+    assert f"final policy: return {trace.rows[-1].plan_return:.3f}\n" in capsys.readouterr().out
+    assert evaluated(tmp_path / "run", tmp_path / "out")["policy"]["plan_return"] == pytest.approx(trace.policy_return)
+
+
 def test_a_search_has_a_best_plan_alone(runs: Path, tmp_path: Path) -> None:
     assert list(evaluated(runs / "random", tmp_path / "out")) == ["dense", "best uniform", "best plan"]
 
@@ -132,6 +157,7 @@ def test_a_best_plan_that_cannot_be_read_or_carried_out_is_refused(
         ("sac", ["--task", "digits-cnn"], "only what was trained on observation 'group'"),
         ("random", ["--task", "digits-cnn"], "no plan of task 'digits-cnn' and no trained policy"),
         ("sac", ["--policy", "nowhere.zip"], "there is no such file"),
+        ("sac", ["--policy", "."], "is a folder; name a file in it"),
         ("random", ["--policy", "run.json"], "trains no policy"),
         ("nowhere", [], "is not the folder of a run"),
         ("sac", ["--task", "digit-cnn", "--evaluator", "live"], "did you mean 'digits-cnn'"),
