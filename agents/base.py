@@ -271,7 +271,9 @@ class Agent(ABC):
         if not isinstance(env, ReptilePruneTransferEnv):
             raise ValueError("a run has one task; make the environment with one, or draw networks with ReptilePruneTransfer-v0")
         if self.policy_file is None:
-            raise ValueError(f"agent {self.name!r} searches the plans of one network and learns no policy; name one with task=, or --task")
+            raise ValueError(
+                f"agent {self.name!r} searches the plans of one network and learns no policy; name one with task=, or --task"
+            )
         if asked is not None:
             settings["task"] = list(env.task_names)
         return f"{SUITE}-{env.split}"

@@ -73,7 +73,7 @@ def test_what_is_shipped_is_the_first_setting_or_a_better_one_that_was_confirmed
 
 def told() -> dict[str, list[str]]:
     """The rows of the page's table of studies, by agent."""
-    section = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8").split("## Tuning")[1].split("\n## ")[0]
+    section = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8").split("## Tuning")[1].split("\n##")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| `")]
     return {cells[0].strip("`"): cells[1:] for cells in rows}
 
