@@ -53,6 +53,8 @@ def options_of(run: dict[str, Any]) -> Options:
         raise BadArgumentError(f"{RUN} of this run lacks {', '.join(missing)}: another version wrote it; start a new run")
     try:
         options = Options(**{name: run[name] for name in names})
+        if not isinstance(run["task"], str | None):
+            raise TypeError(f"task is {run['task']!r:.100}, not a name")
         for name in ("others", "hyperparameters"):
             if not isinstance(run[name], dict):
                 raise TypeError(f"{name} is {run[name]!r:.100}, not an object")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 
 from agents.arguments import Options
+from agents.cli import BadArgumentError
 from agents.resume import RUN, options_of, read_run
 from benchmarks.budgets import described, inner_of
 from benchmarks.plans import cut_to
@@ -54,11 +55,10 @@ def read_trained(folder: Path) -> Trained:
         ValueError: a damaged run, a task without references, a run on a table, settings that no command names, or no plan yet.
     """
     run = read_run(folder)
-    options, agent = options_of(run), run["agent"]
-    if not (isinstance(options.task, str | None) and isinstance(options.others, dict)):
-        raise ValueError(
-            f"{folder / RUN} is damaged: it holds task={options.task!r} and others={options.others!r}; make the run again"
-        )
+    try:
+        options, agent = options_of(run), run["agent"]
+    except BadArgumentError as error:  # several folders may have been given
+        raise BadArgumentError(f"{folder}: {error}") from error
     if options.task not in registry.references():
         raise ValueError(f"{folder}: {options.task} has no references; only calibrated built-in tasks have a best known plan")
     if options.task in MEMBERS:

@@ -142,8 +142,8 @@ def test_a_dry_run_tells_what_would_be_written(
         ({"evaluator": "table"}, "looked plans up in a table"),
         ({"others": {"w": 0.5}}, "this run had --hyperparameters, or --set of more than cache_bytes, disk_cache"),
         ({"hyperparameters": {"sigma": 0.1}}, "this run had --hyperparameters, or --set of more than"),
-        ({"task": ["digits-mlp"]}, "run.json is damaged: it holds task=['digits-mlp']"),
-        ({"others": None}, "run.json is damaged: it holds task='digits-mlp' and others=None"),
+        ({"task": ["digits-mlp"]}, "run: run.json of this run is damaged: task is ['digits-mlp'], not a name"),
+        ({"others": None}, "run: run.json of this run is damaged: others is None, not an object"),
         ({"agent": "nobody"}, "there is no agent 'nobody'"),
     ],
 )
