@@ -85,7 +85,7 @@ def _on(device: str | None, folder: Path, options: Options) -> Options:
     try:
         make_device(options.others.get("device"))
     except ValueError as error:
-        raise BadArgumentError(f"{folder} was made with {error}; or `python -m agents evaluate --device cpu`") from error
+        raise BadArgumentError(f"{folder}: {error}; `python -m agents evaluate --device cpu` does the former") from error
     return options
 
 
